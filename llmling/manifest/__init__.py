@@ -1,0 +1,1 @@
+"""What a user writes: frozen models of the manifest, and the loader that keeps every line and column."""

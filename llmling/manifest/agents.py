@@ -1,0 +1,155 @@
+"""Configs of agents, teams and the connections between them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field
+
+from llmling.manifest.base import CallablePath, Config, Count, Expression, PositiveSeconds, Seconds, Template, Truth
+from llmling.manifest.knowledge import KnowledgeConfig
+from llmling.manifest.models import AutoModelConfig, ModelConfig, ModelSettings
+from llmling.manifest.sinks import SinkConfig
+from llmling.manifest.tools import McpServerConfig, ToolConfig
+from llmling.manifest.triggers import TriggerConfig
+
+
+class RetriesConfig(Config):
+    """Tries of one model request."""
+
+    attempts: Count = 3
+    """Tries per model request, the first one included."""
+    backoff_s: Seconds = 0.5
+    """Wait before the second try, in seconds; it doubles, with jitter. A provider's Retry-After wins."""
+    max_backoff_s: Seconds = 30.0
+    """Longest wait between two tries, in seconds."""
+
+
+class RedeliveryConfig(Config):
+    """Tries of one delivery."""
+
+    attempts: Count = 5
+    """Tries before the delivery is dead, the first one included."""
+    backoff_s: Seconds = 1.0
+    """Wait before the second try, in seconds; it doubles, with jitter."""
+    max_backoff_s: Seconds = 300.0
+    """Longest wait between two tries, in seconds."""
+
+
+class LimitsConfig(Config):
+    """Limits of one run of an agent."""
+
+    max_iterations: Count = 20
+    """Most model requests of a run."""
+    tool_calls: Annotated[int, Field(ge=0)] | None = None
+    """Most tool calls of a run."""
+    total_tokens: Count | None = None
+    """Most input and output tokens of a run together."""
+    timeout_s: PositiveSeconds = 300.0
+    """Longest time of a run, in seconds."""
+    cost_usd: float | None = Field(default=None, gt=0)
+    """Most US dollars of a run."""
+    requests_per_minute: Count | None = None
+    """Most model requests of the agent in any 60 seconds; further ones wait."""
+
+
+class InboxConfig(Config):
+    """The queue in front of an agent."""
+
+    size: Count = 1000
+    """Most messages that wait."""
+    overflow: Literal["block", "reject", "drop_oldest"] = "block"
+    """What happens to one more: the sender waits, it is refused, or the oldest one goes (dead, with the reason)."""
+
+
+class ConnectionConfig(Config):
+    """An edge: answers of this agent become messages of another one."""
+
+    to: str
+    """Agent or team that gets the answer."""
+    when: Expression | None = None
+    """Expression over `message` and `event`; the edge is taken when it is true."""
+    transform: CallablePath | None = None
+    """`(Message) -> Message | str | None`, sync or async; None drops the message."""
+    wait: Truth = False
+    """True: `run` returns when the target has settled too."""
+
+
+def connection_shorthand(value: Any) -> Any:
+    """Turn the name of a target into its mapping."""
+    return {"to": value} if isinstance(value, str) else value
+
+
+def _event_only(value: object) -> object:
+    if value != "event":
+        raise ValueError("sessions shared between events come with a later release; write `session: event`")
+    return value
+
+
+def _plain_instructions(value: object) -> object:
+    if isinstance(value, dict):
+        raise ValueError("structured instructions come with a later release; write a text or a list of texts")  # noqa: TRY004
+    return value
+
+
+OutputConfig: TypeAlias = CallablePath | dict[str, Any]
+ConnectionEntry = Annotated[
+    ConnectionConfig, BeforeValidator(connection_shorthand, json_schema_input_type=str | ConnectionConfig)
+]
+
+
+class NodeConfig(Config):
+    """What agents and teams share."""
+
+    description: str = ""
+    """What it is for; other agents that use it as a tool read this."""
+    triggers: list[TriggerConfig] = []
+    """What makes it run by itself."""
+    connections: list[ConnectionEntry] = []
+    """Where its answers go: names of agents or teams, or mappings."""
+    sinks: list[SinkConfig] = []
+    """Where its answers leave the pool."""
+    concurrency: Count = 4
+    """Most deliveries it works on at once; `run()` from Python is not bounded by it."""
+    inbox: InboxConfig = InboxConfig()
+    """The queue in front of it."""
+    redelivery: RedeliveryConfig = RedeliveryConfig()
+    """Tries of one delivery before it is dead."""
+
+
+class AgentConfig(NodeConfig):
+    """One agent."""
+
+    extends: str | None = None
+    """Another agent whose keys this one starts from; mappings merge, lists and values replace."""
+    model: ModelConfig = AutoModelConfig()
+    """Model: a name as litellm writes it, `auto`, `demo`, `demo:script.yml`, or a mapping."""
+    model_settings: ModelSettings = ModelSettings()
+    """Settings sent with each model request."""
+    instructions: Annotated[Template | list[Template], BeforeValidator(_plain_instructions)] = []
+    """What the agent is told before every run: sandboxed Jinja, or a list of it."""
+    tools: list[ToolConfig] = []
+    """Python callables as `module:function`, or mappings."""
+    mcp_servers: list[str | McpServerConfig] = []
+    """Names of the pool's MCP servers, or mappings."""
+    knowledge: list[KnowledgeConfig] = []
+    """Text it may rely on: paths, or mappings."""
+    output: Annotated[OutputConfig | None, Field(union_mode="left_to_right")] = None
+    """Shape of a structured answer: a JSON Schema, or a pydantic model as `module:Model`."""
+    session: Annotated[Literal["event"], BeforeValidator(_event_only)] = "event"
+    """What shares one history: `event`, every event has its own."""
+    retries: RetriesConfig = RetriesConfig()
+    """Tries of one model request."""
+    limits: LimitsConfig = LimitsConfig()
+    """Limits of one run."""
+    parallel_tools: Truth = True
+    """False: tool calls of one answer run one after the other."""
+
+
+class TeamConfig(NodeConfig):
+    """Several agents that stand where one may."""
+
+    mode: Literal["parallel", "sequential"] = "parallel"
+    """`parallel`: all get the message; `sequential`: each gets the answer of the one before."""
+    members: list[str] = Field(min_length=1)
+    """Names of agents or other teams."""

@@ -1,0 +1,103 @@
+"""Configs of models: a name, or a mapping with `type:`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, SecretStr
+
+from llmling.manifest.base import Config, Count, Located, PositiveSeconds, RelativePath, plugged
+
+
+class Price(Config):
+    """What a model costs, for models whose price is not known."""
+
+    input_per_mtok: float = Field(ge=0)
+    """US dollars per million input tokens."""
+    output_per_mtok: float = Field(ge=0)
+    """US dollars per million output tokens."""
+
+
+class AutoModelConfig(Config):
+    """Takes the first that is there: a key in the environment, a local server, else the offline demo."""
+
+    type: Literal["auto"] = "auto"
+
+
+class DemoModelConfig(Config):
+    """The offline model: no key, no network, the same answer to the same input, and it says that it is a demo."""
+
+    type: Literal["demo"] = "demo"
+
+
+class ScriptModelConfig(Config):
+    """An offline model that answers from a script."""
+
+    type: Literal["script"] = "script"
+    path: RelativePath
+    """YAML list of entries `{match, reply, tool_calls, delay_s, error, usage, times}`; the first match answers."""
+
+
+class LiteLLMModelConfig(Config):
+    """Any model litellm can reach."""
+
+    type: Literal["litellm"] = "litellm"
+    name: str = Field(min_length=1)
+    """Name as litellm writes it, such as `openai/gpt-4o-mini`."""
+    api_base: str | None = None
+    """Address of the server, when it is not the provider's own."""
+    api_key: SecretStr | None = None
+    """Key, usually `"${VAR}"`; absent: the provider's environment variable."""
+    price: Price | None = None
+    """Price of a model litellm does not know; counts for `cost_usd`."""
+
+
+class FallbackModelConfig(Config):
+    """Several models: the next one is asked when one has failed for good."""
+
+    type: Literal["fallback"] = "fallback"
+    models: list[ModelConfig] = Field(min_length=1)
+    """Models in the order they are tried."""
+
+
+def model_shorthand(value: Any) -> Any:
+    """Turn the text a user writes for a model into its mapping."""
+    if not isinstance(value, str):
+        return value
+    if value in {"auto", "demo"}:
+        return {"type": value}
+    if value.startswith("demo:"):
+        path = value.removeprefix("demo:")
+        return {"type": "script", "path": Located(path, value.prefix) if isinstance(value, Located) else path}
+    if value.startswith("replay:"):
+        raise ValueError("model 'replay:' comes with a later release; use 'demo:script.yml' until then")
+    return {"type": "litellm", "name": value}
+
+
+ModelConfig = Annotated[
+    Annotated[
+        AutoModelConfig | DemoModelConfig | ScriptModelConfig | LiteLLMModelConfig | FallbackModelConfig,
+        Discriminator("type"),
+    ],
+    plugged("models"),
+    BeforeValidator(model_shorthand, json_schema_input_type=str | dict[str, Any]),
+]
+
+
+class ModelSettings(Config):
+    """Settings sent with each model request; what is absent is left to the provider."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Randomness of the answer."""
+    max_tokens: Count | None = None
+    """Longest answer in tokens."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus sampling."""
+    seed: int | None = None
+    """Seed for providers that offer repeatable answers."""
+    stop: list[str] | None = None
+    """Texts at which the answer ends."""
+    timeout_s: PositiveSeconds = 60.0
+    """Longest time for one request, in seconds."""
+    extra: dict[str, Any] = {}
+    """Further parameters, passed to the provider as they are."""

@@ -1,0 +1,50 @@
+"""Configs of sinks: where answers leave the pool."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, SecretStr
+
+from llmling.manifest.base import Config, PositiveSeconds, Template, plugged
+
+
+def _answers_only(value: object) -> object:
+    if value == "dead":
+        raise ValueError("sinks for dead events come with a later release; remove `on` or write `on: answer`")
+    return value
+
+
+class SinkBase(Config):
+    """What every sink shares."""
+
+    on: Annotated[Literal["answer"], BeforeValidator(_answers_only)] = "answer"
+    """What is sent: `answer`, each answer of the agent."""
+
+
+class FileSinkConfig(SinkBase):
+    """Writes the answer and a newline into a file."""
+
+    type: Literal["file"] = "file"
+    path: Template
+    """Path with sandboxed Jinja, such as `out/{{ event.id }}.md`; it cannot leave the folder written before the
+    first `{{`."""
+    mode: Literal["write", "append"] = "write"
+    """`write` replaces the file in one step, `append` adds to its end."""
+
+
+class HttpSinkConfig(SinkBase):
+    """Posts the answer, signed as Standard Webhooks describes."""
+
+    type: Literal["http"] = "http"
+    url: str = Field(pattern=r"^https?://")
+    """Address that takes the answer."""
+    secret: SecretStr | None = None
+    """Secret the receiver knows (`whsec_...` or any text); absent: not signed."""
+    headers: dict[str, str] = {}
+    """Further headers."""
+    timeout_s: PositiveSeconds = 15.0
+    """Longest time for one request, in seconds."""
+
+
+SinkConfig = Annotated[Annotated[FileSinkConfig | HttpSinkConfig, Discriminator("type")], plugged("sinks")]

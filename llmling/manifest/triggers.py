@@ -1,0 +1,227 @@
+"""Configs of triggers: what makes an agent run by itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from typing import Annotated, Literal
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from llmling.manifest.base import (
+    Config,
+    Count,
+    Expression,
+    Port,
+    PositiveSeconds,
+    RelativePath,
+    Seconds,
+    Template,
+    Truth,
+    plugged,
+)
+
+CRON_ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+
+_EPOCH = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+
+def _queue_only(value: object) -> object:
+    if value in {"skip", "coalesce", "parallel"}:
+        raise ValueError(f"overlap {value!r} comes with a later release; remove it or write `overlap: queue`")
+    return value
+
+
+class TriggerBase(Config):
+    """What every trigger shares."""
+
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
+    """Name, unique in the pool; absent: `<type>-<n>`."""
+    enabled: Truth = True
+    """False: the trigger is not armed."""
+    prompt: Template | None = None
+    """Template of the message the agent gets, with `event` in scope; absent: the default of the type."""
+    filter: Expression | None = None
+    """Expression over `event`; when it is false the event is recorded and not run."""
+    overlap: Annotated[Literal["queue"], BeforeValidator(_queue_only)] = "queue"
+    """What happens to an event while another one runs: `queue`, it waits for a free place."""
+
+
+class FileTriggerConfig(TriggerBase):
+    """Runs the agent for files that appear or change."""
+
+    type: Literal["file"] = "file"
+    paths: list[RelativePath] = Field(min_length=1)
+    """Folders (with everything below), files or globs; one that does not exist yet is waited for."""
+    extensions: list[str] | None = None
+    """Endings such as `.md`; absent: any."""
+    ignore: list[str] = []
+    """Globs of files to leave alone."""
+    events: list[Literal["added", "modified", "deleted"]] = Field(default=["added", "modified"], min_length=1)
+    """Which changes count."""
+    settle_s: Seconds = 1.0
+    """How long size and time of a file must stay the same before it is read, in seconds."""
+    backlog: Literal["process", "ignore"] = "process"
+    """What happens to files that are already there at the very first start."""
+    dedupe: Literal["version", "content", "path"] = "version"
+    """What makes a file a new event: path, size and time; its content; or its path alone."""
+    on_done: Literal["keep", "move", "delete"] = "keep"
+    """What happens to the file when its whole event is done; `move` puts it into `.done/` beside it."""
+    on_fail: Literal["keep", "move"] = "keep"
+    """What happens to it when its event is dead; `move` puts it into `.failed/` with the reason in a file."""
+    max_bytes: Count = 10_000_000
+    """Largest file; a larger one becomes an event that dies with that reason."""
+    poll_s: PositiveSeconds = 30.0
+    """Time between full scans, in seconds; a scan also follows every hint of the operating system."""
+
+
+class HmacAuth(Config):
+    """HMAC-SHA256 of the body in a header, as hex with or without `sha256=`."""
+
+    type: Literal["hmac"] = "hmac"
+    secret: SecretStr
+    """Secret shared with the sender."""
+    header: str = "X-Signature-256"
+    """Header that carries the signature."""
+
+
+class GithubAuth(Config):
+    """GitHub's `X-Hub-Signature-256`."""
+
+    type: Literal["github"] = "github"
+    secret: SecretStr
+    """Secret of the webhook."""
+
+
+class StripeAuth(Config):
+    """Stripe's `Stripe-Signature`, at most `tolerance_s` old."""
+
+    type: Literal["stripe"] = "stripe"
+    secret: SecretStr
+    """Secret of the endpoint."""
+    tolerance_s: PositiveSeconds = 300.0
+    """Largest age of a signature, in seconds."""
+
+
+class StandardAuth(Config):
+    """Standard Webhooks 1.0: `webhook-id`, `webhook-timestamp`, `webhook-signature`."""
+
+    type: Literal["standard"] = "standard"
+    secret: SecretStr
+    """Secret, as `whsec_<base64>` or base64; several, separated by spaces, for rotation."""
+    tolerance_s: PositiveSeconds = 300.0
+    """Largest difference of the clocks, in seconds."""
+
+
+class BearerAuth(Config):
+    """`Authorization: Bearer <token>`."""
+
+    type: Literal["bearer"] = "bearer"
+    token: SecretStr
+    """The token."""
+
+
+class NoAuth(Config):
+    """Anyone who reaches the port may post."""
+
+    type: Literal["none"] = "none"
+
+
+AuthConfig = Annotated[
+    HmacAuth | GithubAuth | StripeAuth | StandardAuth | BearerAuth | NoAuth, Discriminator("type")
+]
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class WebhookTriggerConfig(TriggerBase):
+    """Runs the agent for every POST."""
+
+    type: Literal["webhook"] = "webhook"
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on; one that others can reach needs `auth` or `allow_unauthenticated: true`."""
+    port: Port = 8000
+    """Port; several webhooks may share one."""
+    path: str = Field(default="/webhook", pattern=r"^/[^\s?#]*$")
+    """Path, unique per host and port."""
+    auth: AuthConfig = NoAuth()
+    """Who may post; absent: anyone who reaches the port."""
+    allow_unauthenticated: Truth = False
+    """True: other machines may post without `auth`."""
+    max_body_bytes: Count = 1_000_000
+    """Largest body; a larger one gets 413."""
+    rate_per_s: float | None = Field(default=None, gt=0)
+    """Most posts per second; over it the answer is 429."""
+    dedupe_window_s: PositiveSeconds = 86_400.0
+    """How long a delivery id is remembered, in seconds."""
+    reply: Literal["accepted", "result"] = "accepted"
+    """`accepted`: 202 at once; `result`: the agent's answer, or 202 after `timeout_s`."""
+    timeout_s: PositiveSeconds = 30.0
+    """How long `reply: result` waits, in seconds."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> WebhookTriggerConfig:
+        if self.host not in LOOPBACK and isinstance(self.auth, NoAuth) and not self.allow_unauthenticated:
+            raise PydanticCustomError(
+                "unauthenticated",
+                "webhook on {host} can be reached by other machines: add `auth:`, or `allow_unauthenticated: true`",
+                {"host": self.host, "at": "host"},
+            )
+        return self
+
+
+def _cron(value: str) -> str:
+    try:
+        CronSim(CRON_ALIASES.get(value.strip(), value), _EPOCH)
+    except CronSimError as error:
+        raise PydanticCustomError("cron", "invalid cron expression: {reason}", {"reason": str(error)}) from None
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise PydanticCustomError(
+            "timezone", "unknown time zone {name!r}; write one such as Europe/Berlin or UTC", {"name": value}
+        ) from None
+    return value
+
+
+class ScheduleTriggerConfig(TriggerBase):
+    """Runs the agent at times: a cron expression or every so many seconds."""
+
+    type: Literal["schedule"] = "schedule"
+    cron: Annotated[str, AfterValidator(_cron)] | None = None
+    """Cron expression of five fields, or @daily and the like."""
+    every_s: PositiveSeconds | None = None
+    """Time between ticks, in seconds."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    """Time zone of `cron`."""
+    catch_up: Literal["none", "last", "all"] = "last"
+    """Which ticks that were missed while the pool was down are run at its next start."""
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> ScheduleTriggerConfig:
+        if (self.cron is None) == (self.every_s is None):
+            raise PydanticCustomError("schedule", "a schedule needs either `cron` or `every_s`")
+        if self.prompt is None:
+            raise PydanticCustomError("schedule_prompt", "a schedule needs `prompt`")
+        return self
+
+
+TriggerConfig = Annotated[
+    Annotated[FileTriggerConfig | WebhookTriggerConfig | ScheduleTriggerConfig, Discriminator("type")],
+    plugged("triggers"),
+]

@@ -1,0 +1,104 @@
+"""The table of plug points: `type:` of a manifest mapping to the config class and the live class it stands for.
+
+Only strings live here, so naming a part never imports it. A package adds its own parts without a line here,
+by an entry point in the group `llmling.<kind>` whose name is the `type:` and whose object is the live class;
+that class names its config class in the attribute `config`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+Kind: TypeAlias = Literal["models", "tools", "mcp_servers", "knowledge", "triggers", "sinks", "engines"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """Where the config class and the live class of one `type:` are, as `module:Class`."""
+
+    config: str
+    live: str
+
+
+TABLE: dict[Kind, dict[str, Plugin]] = {
+    "models": {
+        "auto": Plugin("llmling.manifest.models:AutoModelConfig", "llmling.models.auto:auto_model"),
+        "demo": Plugin("llmling.manifest.models:DemoModelConfig", "llmling.models.demo:DemoModel"),
+        "script": Plugin("llmling.manifest.models:ScriptModelConfig", "llmling.models.scripted:script_model"),
+        "litellm": Plugin("llmling.manifest.models:LiteLLMModelConfig", "llmling.models.litellm:LiteLLMModel"),
+        "fallback": Plugin("llmling.manifest.models:FallbackModelConfig", "llmling.models.fallback:FallbackModel"),
+    },
+    "tools": {
+        "function": Plugin("llmling.manifest.tools:FunctionToolConfig", "llmling.tools.function:function_tool"),
+        "agent": Plugin("llmling.manifest.tools:AgentToolConfig", "llmling.tools.agent:AgentTool"),
+    },
+    "mcp_servers": {
+        "stdio": Plugin("llmling.manifest.tools:StdioServerConfig", "llmling.tools.mcp:McpServer"),
+        "http": Plugin("llmling.manifest.tools:HttpServerConfig", "llmling.tools.mcp:McpServer"),
+    },
+    "knowledge": {
+        "file": Plugin("llmling.manifest.knowledge:FileKnowledgeConfig", "llmling.knowledge.file:FileKnowledge"),
+        "url": Plugin("llmling.manifest.knowledge:UrlKnowledgeConfig", "llmling.knowledge.url:UrlKnowledge"),
+        "text": Plugin("llmling.manifest.knowledge:TextKnowledgeConfig", "llmling.knowledge.prompt:TextKnowledge"),
+        "prompt": Plugin("llmling.manifest.knowledge:PromptKnowledgeConfig", "llmling.knowledge.prompt:PromptKnowledge"),
+        "resource": Plugin(
+            "llmling.manifest.knowledge:ResourceKnowledgeConfig", "llmling.knowledge.resource:ResourceKnowledge"
+        ),
+        "folder": Plugin("llmling.manifest.knowledge:FolderKnowledgeConfig", "llmling.knowledge.index:FolderKnowledge"),
+    },
+    "triggers": {
+        "file": Plugin("llmling.manifest.triggers:FileTriggerConfig", "llmling.triggers.file:FileTrigger"),
+        "webhook": Plugin("llmling.manifest.triggers:WebhookTriggerConfig", "llmling.triggers.webhook:WebhookTrigger"),
+        "schedule": Plugin(
+            "llmling.manifest.triggers:ScheduleTriggerConfig", "llmling.triggers.schedule:ScheduleTrigger"
+        ),
+    },
+    "sinks": {
+        "file": Plugin("llmling.manifest.sinks:FileSinkConfig", "llmling.sinks.file:FileSink"),
+        "http": Plugin("llmling.manifest.sinks:HttpSinkConfig", "llmling.sinks.http:HttpSink"),
+    },
+    "engines": {
+        "sqlite": Plugin("llmling.manifest.root:SqliteEngineConfig", "llmling.engines.sqlite:SqliteEngine"),
+        "memory": Plugin("llmling.manifest.root:MemoryEngineConfig", "llmling.engines.memory:MemoryEngine"),
+    },
+}
+
+
+@functools.cache
+def _entry_points(kind: Kind) -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=f"llmling.{kind}")}
+
+
+def types(kind: Kind) -> tuple[str, ...]:
+    """Return every known `type:` of a plug point, built in ones first."""
+    return (*TABLE[kind], *(name for name in _entry_points(kind) if name not in TABLE[kind]))
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def config_class(kind: Kind, type_name: str) -> Any | None:
+    """Return the config class of a part from another package, or None for a built in or unknown type."""
+    if type_name in TABLE[kind] or type_name not in _entry_points(kind):
+        return None
+    return _entry_points(kind)[type_name].load().config
+
+
+def create(kind: Kind, config: Any, *args: Any) -> Any:
+    """Turn a config into its live part: calls the class the table names with `(config, *args)`.
+
+    Raises:
+        LookupError: No part is known for the config's `type`.
+    """
+    name: str = config.type
+    if name in TABLE[kind]:
+        return _load(TABLE[kind][name].live)(config, *args)
+    if name in _entry_points(kind):
+        return _entry_points(kind)[name].load()(config, *args)
+    raise LookupError(f"no {kind} of type {name!r}; known: {', '.join(types(kind))}")

@@ -1,0 +1,525 @@
+"""Every plug point, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from llmling.events import Event
+from llmling.messages import Message, Usage
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """What a model is told about a tool; `parameters` is a JSON Schema of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Tries of one model request: `attempts` includes the first; waits double from `backoff_s`, with jitter."""
+
+    attempts: int = 3
+    backoff_s: float = 0.5
+    max_backoff_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One request: the exchange so far, the tools on offer and the settings.
+
+    `settings` holds provider parameters (`temperature`, `max_tokens`, ...), `timeout_s` bounds one try.
+    `retries` is only for models that ask other models (fallback); the run loop retries all others.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    output_schema: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    timeout_s: float = 60.0
+    retries: RetryPolicy = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResponse:
+    """One answer. `cost_usd` is None when the price is not known; `demo` marks answers no real model gave."""
+
+    message: Message
+    usage: Usage = Usage(requests=1)
+    model: str = ""
+    finish_reason: str = "stop"
+    cost_usd: float | None = None
+    demo: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that `from_dict` takes back and JSON can hold."""
+        return {
+            "message": self.message.to_dict(),
+            "usage": self.usage.to_dict(),
+            "model": self.model,
+            "finish_reason": self.finish_reason,
+            "cost_usd": self.cost_usd,
+            "demo": self.demo,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelResponse:
+        """Build a response from what `to_dict` gave."""
+        return cls(
+            Message.from_dict(data["message"]),
+            Usage(**data["usage"]),
+            data["model"],
+            data["finish_reason"],
+            data["cost_usd"],
+            data["demo"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer's text, as it streams in."""
+
+    text: str
+
+
+class Model(Protocol):
+    """Answers messages. It never retries by itself, raises `ModelError`, and may be used by many runs at once."""
+
+    @property
+    def name(self) -> str:
+        """Name as the user writes it, such as `openai/gpt-4o-mini`."""
+        ...
+
+    async def request(self, request: ModelRequest) -> ModelResponse:
+        """Return the answer. Cancelling it closes the HTTP request."""
+        ...
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[TextDelta | ModelResponse]:
+        """Yield pieces of text as they arrive and, last, the whole response. A cut stream is a `ModelError`."""
+        ...
+
+
+# --- tools and knowledge ---------------------------------------------------------------------------------------------
+
+
+class Tool(Protocol):
+    """Something a model may call."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What the model is told."""
+        ...
+
+    @property
+    def repeatable(self) -> bool:
+        """True when a call that was in flight at a crash may be made again: read-only or idempotent."""
+        ...
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Longest time for one call; None: only the run's own limit."""
+        ...
+
+    async def call(self, arguments: Mapping[str, Any]) -> str:
+        """Return the text the model reads.
+
+        Raises:
+            ToolError: The tool failed and the model may read the reason. Any other exception is reported by its
+                type and text.
+        """
+        ...
+
+
+class ToolProvider(AbstractAsyncContextManager["ToolProvider"], Protocol):
+    """Where tools come from; entered by the task that owns it, and left by the same task."""
+
+    @property
+    def name(self) -> str:
+        """Name of the provider."""
+        ...
+
+    def tools(self) -> Sequence[Tool]:
+        """Return the tools on offer right now."""
+        ...
+
+
+class KnowledgeSource(AbstractAsyncContextManager["KnowledgeSource"], Protocol):
+    """Text an agent may rely on; entering it loads what can be loaded beforehand."""
+
+    @property
+    def title(self) -> str:
+        """Short name shown to the model above the text."""
+        ...
+
+    async def text(self, query: str) -> str:
+        """Return the text for one run whose user message is `query`; empty when there is nothing to say."""
+        ...
+
+
+# --- events in, answers out ------------------------------------------------------------------------------------------
+
+EventStatus: TypeAlias = Literal["pending", "running", "waiting", "done", "dead"]
+Outcome: TypeAlias = Literal["ran", "filtered", "skipped", "coalesced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What `accept` says: the id the event has, whether it is new, and its status."""
+
+    event_id: str
+    new: bool
+    status: EventStatus = "pending"
+    error: str | None = None
+
+
+class Emit(Protocol):
+    """Hands an event over; returning means it is committed."""
+
+    async def __call__(
+        self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
+    ) -> Receipt:
+        """Commit an event.
+
+        `key` is the trigger's own id of what happened: a key that is known gives the first event's receipt with
+        `new` False. It is remembered for `keep_key_s` seconds, None: for ever. `dead` records the event as dead at
+        once, with that reason.
+
+        Raises:
+            Full: No room or not writable right now; try again after `retry_after_s`.
+        """
+        ...
+
+
+class Trigger(Protocol):
+    """Produces events."""
+
+    @property
+    def name(self) -> str:
+        """Name, unique in the pool."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where it listens, for people: a URL, folders, or times."""
+        ...
+
+    async def run(self, emit: Emit, started: Callable[[], None]) -> None:
+        """Work until cancelled; call `started` once armed.
+
+        Raises:
+            StartupError: It can never be armed (port in use, folder held by another pool).
+        """
+        ...
+
+    async def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
+        """Hear that one of its events is done or dead; may be told twice, also after a restart."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What leaves an agent: the text, the object behind it, and what it answers to."""
+
+    text: str
+    content: Any
+    message: Message
+    event: Event
+    agent: str
+    delivery_id: str
+
+
+class Sink(Protocol):
+    """Where answers leave the pool."""
+
+    @property
+    def name(self) -> str:
+        """Short name for messages: `file out/x.md`."""
+        ...
+
+    async def send(self, answer: Answer) -> None:
+        """Deliver one answer; sending the same `delivery_id` again must do no harm where the receiver allows it.
+
+        Raises:
+            SinkError: It did not arrive.
+        """
+        ...
+
+
+# --- the engine ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message for one agent; `id` is the event's id and the way: `<event>/<agent>/<agent>`.
+
+    `dead` is the reason when it must not run (hop limit): it is recorded and settled at once.
+    """
+
+    id: str
+    event_id: str
+    agent: str
+    message: Message
+    hops: int = 0
+    dead: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One recorded fact of a run: a model reply, a tool call about to start, a tool result, an answer sent.
+
+    `key` is unique in the delivery and the same on every attempt.
+    """
+
+    key: str
+    kind: Literal["reply", "call", "result", "sent"]
+    data: Mapping[str, Any]
+
+
+class Recorder(Protocol):
+    """The step journal of one delivery."""
+
+    def recorded(self, key: str) -> Step | None:
+        """Return the step of an earlier or this attempt, or None."""
+        ...
+
+    async def record(self, step: Step, *, committed: bool = False) -> None:
+        """Record a step; with `committed` return only when it is on disk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A delivery handed out to be run; `attempt` counts from 1 and was written before."""
+
+    delivery: Delivery
+    event: Event
+    attempt: int
+    journal: Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The delivery is complete: its answer and the deliveries that follow, settled in one transaction."""
+
+    content: str
+    successors: tuple[Delivery, ...] = ()
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The delivery failed and is tried again after `after_s`."""
+
+    reason: str
+    after_s: float
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The delivery failed for good."""
+
+    reason: str
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The delivery needs a person's decision."""
+
+    reason: str
+
+
+Settlement: TypeAlias = Done | Again | Dead | Waiting
+RunDelivery: TypeAlias = Callable[[Work], Awaitable[Settlement]]
+Settled: TypeAlias = Callable[["EventRecord"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How deliveries of one agent are handed out; `attempts` bounds the tries, those cut short by a crash included."""
+
+    concurrency: int = 4
+    inbox_size: int = 1000
+    overflow: Literal["block", "reject", "drop_oldest"] = "block"
+    attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """What is known of one delivery."""
+
+    id: str
+    agent: str
+    status: EventStatus
+    attempts: int
+    hops: int
+    message: Message
+    content: str | None
+    error: str | None
+    cost_usd: float | None
+    created: float
+    finished: float | None
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """What is known of one event; times are Unix seconds. `agent` is the first one, `attempts` its tries."""
+
+    id: str
+    trigger: str
+    agent: str
+    status: EventStatus
+    outcome: Outcome | None
+    attempts: int
+    created: float
+    finished: float | None
+    cost_usd: float | None
+    error: str | None
+    event: Event
+    deliveries: tuple[DeliveryRecord, ...] = ()
+
+    @property
+    def content(self) -> str | None:
+        """The answer of the first agent, once there is one."""
+        return self.deliveries[0].content if self.deliveries else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object `events --json` prints."""
+        return {
+            "id": self.id,
+            "trigger": self.trigger,
+            "agent": self.agent,
+            "status": self.status,
+            "outcome": self.outcome,
+            "attempts": self.attempts,
+            "created": self.created,
+            "finished": self.finished,
+            "cost_usd": self.cost_usd,
+            "error": self.error,
+        }
+
+
+class Store(Protocol):
+    """Small facts that live with the engine, in named spaces; values are JSON. Writes are durable on return."""
+
+    async def get(self, space: str, key: str) -> Any:
+        """Return the value, or None."""
+        ...
+
+    async def put(self, space: str, items: Mapping[str, Any]) -> None:
+        """Set many values in one commit."""
+        ...
+
+    async def remove(self, space: str, keys: Sequence[str]) -> None:
+        """Forget values; unknown keys are no error."""
+        ...
+
+    async def items(self, space: str) -> dict[str, Any]:
+        """Return all values of a space."""
+        ...
+
+
+class Engine(Protocol):
+    """Keeps events and hands their deliveries out; decides in one place what belongs together.
+
+    `open` gives the store and the records; `start` begins to hand out, also what an earlier process left.
+    """
+
+    @property
+    def store(self) -> Store:
+        """The small facts that live beside the events."""
+        ...
+
+    async def open(self) -> None:
+        """Open the store for this process.
+
+        Raises:
+            EngineError: The file is corrupt, of a newer release or not writable.
+        """
+        ...
+
+    async def start(
+        self,
+        run_delivery: RunDelivery,
+        policies: Mapping[str, Policy],
+        *,
+        concurrency: int = 100,
+        max_messages_per_event: int = 200,
+        settled: Settled | None = None,
+    ) -> None:
+        """Hand out deliveries from now on; `settled` hears, on the loop, of every event that becomes done or dead.
+
+        Raises:
+            EngineBusy: Another process serves this store.
+        """
+        ...
+
+    async def accept(
+        self,
+        event: Event,
+        delivery: Delivery | None,
+        *,
+        trigger: str,
+        agent: str,
+        key: str | None = None,
+        keep_key_s: float | None = None,
+        outcome: Outcome | None = None,
+        dead: str | None = None,
+    ) -> Receipt:
+        """Commit an event and its first delivery; durable on return.
+
+        Without a delivery the event is settled at once, with `outcome`, or dead for the reason `dead`. A known
+        `key` of the same trigger gives the first event's receipt. Works also in a process that does not serve.
+
+        Raises:
+            Full: The inbox is full, or the store cannot be written.
+        """
+        ...
+
+    async def known(self, trigger: str, keys: Sequence[str]) -> dict[str, Receipt]:
+        """Return the receipts of those keys that are known."""
+        ...
+
+    def runs(
+        self, *, status: EventStatus | None = None, trigger: str | None = None, limit: int | None = 100
+    ) -> AsyncIterator[EventRecord]:
+        """Yield events, newest first, without their deliveries."""
+        ...
+
+    async def inspect(self, event_id: str) -> EventRecord | None:
+        """Return one event with its deliveries and their steps, first delivery first."""
+        ...
+
+    async def wait(self, event_id: str, timeout_s: float | None = None) -> EventRecord | None:
+        """Return the event once it is done or dead, or None after `timeout_s`."""
+        ...
+
+    async def retry(self, event_id: str) -> int:
+        """Give the dead and waiting deliveries of an event their tries back; return how many."""
+        ...
+
+    async def drop(self, event_id: str) -> int:
+        """Settle the open deliveries of an event as dead, or forget an event that is settled; return how many."""
+        ...
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many events there are by status."""
+        ...
+
+    async def stop(self, grace_s: float) -> int:
+        """Hand out nothing more, give running deliveries `grace_s` seconds, cancel the rest and close.
+
+        Returns how many were cut off; they run again at the next start, and this does not count as a try.
+        """
+        ...

@@ -1,0 +1,39 @@
+"""What live parts are given when they are built: the few things of the pool they may use."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmling.errors import StartupError
+from llmling.messages import RunResult
+from llmling.protocols import Engine, ToolProvider
+from llmling.runtime.clock import SYSTEM_CLOCK, Clock
+from llmling.server.listener import Listeners
+
+
+async def _no_agents(name: str, prompt: str) -> RunResult:
+    raise StartupError(f"agent {name!r} is used as a tool, but there is no pool to find it in")
+
+
+async def _no_resources(server: str, uri: str) -> str:
+    raise StartupError(f"resource {uri!r} needs the MCP server {server!r}, but there is no pool to find it in")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The pool as its parts see it.
+
+    `folder` is the manifest's; relative paths start there. `ask(agent, prompt)` runs another agent, without its
+    connections. `read_resource(server, uri)` reads from an MCP server. `engine` and `listeners` are there for
+    triggers only.
+    """
+
+    folder: Path = field(default_factory=Path.cwd)
+    clock: Clock = SYSTEM_CLOCK
+    ask: Callable[[str, str], Awaitable[RunResult]] = _no_agents
+    read_resource: Callable[[str, str], Awaitable[str]] = _no_resources
+    engine: Engine | None = None
+    listeners: Listeners | None = None
+    providers: dict[str, ToolProvider] = field(default_factory=dict[str, ToolProvider])
