@@ -505,6 +505,13 @@ class Engine(Protocol):
         """Return the event once it is done or dead, or None after `timeout_s`."""
         ...
 
+    async def wait_answer(self, event_id: str, timeout_s: float | None = None) -> EventRecord | None:
+        """Return the event once its first delivery is settled, whatever its successors do; None after `timeout_s`.
+
+        An event that is done or dead returns at once, an unknown one is None at once.
+        """
+        ...
+
     async def retry(self, event_id: str) -> int:
         """Give the dead and waiting deliveries of an event their tries back; return how many."""
         ...

@@ -21,13 +21,17 @@ async def _no_resources(server: str, uri: str) -> str:
     raise StartupError(f"resource {uri!r} needs the MCP server {server!r}, but there is no pool to find it in")
 
 
+def _no_status_url(event_id: str) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The pool as its parts see it.
 
     `folder` is the manifest's; relative paths start there. `ask(agent, prompt)` runs another agent, without its
-    connections. `read_resource(server, uri)` reads from an MCP server. `engine` and `listeners` are there for
-    triggers only.
+    connections. `read_resource(server, uri)` reads from an MCP server. `engine`, `listeners` and `status_url` are
+    there for triggers only; `status_url(event_id)` is the address of an event on the pool's server, None without one.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -36,4 +40,5 @@ class Services:
     read_resource: Callable[[str, str], Awaitable[str]] = _no_resources
     engine: Engine | None = None
     listeners: Listeners | None = None
+    status_url: Callable[[str], str | None] = _no_status_url
     providers: dict[str, ToolProvider] = field(default_factory=dict[str, ToolProvider])
