@@ -1,0 +1,269 @@
+"""Every command with its arguments, on one page; the work is in the module named beside it, imported when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from llmling.errors import EngineBusy, LLMlingError, ManifestError, StartupError
+from llmling_cli import console
+
+app = typer.Typer(
+    name="llmling",
+    help="Run a pool of LLM agents described in a YAML manifest.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+events_app = typer.Typer(help="Events the engine recorded, also while `serve` runs.", no_args_is_help=True)
+app.add_typer(events_app, name="events")
+
+
+class LogFormat(str, Enum):
+    """How log records look on standard error."""
+
+    text = "text"
+    json = "json"
+
+
+class ProblemFormat(str, Enum):
+    """How `validate` prints problems; `github`: annotations of a workflow run."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+
+
+class GraphFormat(str, Enum):
+    """How `graph` draws."""
+
+    mermaid = "mermaid"
+    svg = "svg"
+
+
+class Template(str, Enum):
+    """What `init` starts from."""
+
+    watch = "watch"
+    webhook = "webhook"
+    team = "team"
+    mcp = "mcp"
+    schedule = "schedule"
+
+
+class Status(str, Enum):
+    """Where an event stands."""
+
+    pending = "pending"
+    running = "running"
+    waiting = "waiting"
+    done = "done"
+    dead = "dead"
+
+
+File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="The manifest.", show_default=False)]
+Model: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="M", help="What `model: auto` takes, such as ollama/llama3.2 or demo.")
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+EventId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
+AnyEventId: TypeAlias = Annotated[str | None, typer.Argument(metavar="[ID]", help="An event's id.", show_default=False)]
+OnlyStatus: TypeAlias = Annotated[Status | None, typer.Option("--status", help="Only events of this status.")]
+
+
+def _work(module: str) -> Any:
+    # The one place that imports late: --help and validate must not pay for aiohttp, litellm or mcp.
+    return importlib.import_module(f"llmling_cli.{module}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"llmling {version()}")
+        raise typer.Exit
+
+
+def version() -> str:
+    """Return the version that is installed."""
+    return importlib.metadata.version("llmling")
+
+
+def debugging() -> bool:
+    """Return whether tracebacks are wanted."""
+    return os.environ.get("LLMLING_DEBUG", "") not in {"", "0"}
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and log everything; also LLMLING_DEBUG=1.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Run a pool of LLM agents described in a YAML manifest."""
+    if debug:
+        os.environ["LLMLING_DEBUG"] = "1"
+    console.hide_environment()
+
+
+@app.command()
+def serve(
+    file: File,
+    model: Model = None,
+    json: Json = False,
+    log_format: Annotated[LogFormat, typer.Option(help="Log records on standard error.")] = LogFormat.text,
+) -> None:
+    """Run the pool until Ctrl+C or SIGTERM; a second signal ends it at once."""
+    manifest = _work("opening").announce(file, json=json)
+    raise typer.Exit(
+        _work("serve").serve(manifest, model=model, json=json, log_format=log_format.value, debug=debugging())
+    )
+
+
+@app.command()
+def run(
+    file: File,
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="An agent or team.", show_default=False)],
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="[PROMPT]", help="Absent: standard input.", show_default=False)
+    ] = None,
+    model: Model = None,
+    json: Json = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
+) -> None:
+    """Run one agent once and print its answer."""
+    text = _work("opening").prompt(prompt)
+    manifest = _work("opening").open_manifest(file)
+    _work("run").run(manifest, agent, text, model=model, json=json, stream=stream)
+
+
+@app.command()
+def validate(
+    file: File,
+    output: Annotated[ProblemFormat, typer.Option("--format", help="How to print problems.")] = ProblemFormat.text,
+) -> None:
+    """Show every problem of a manifest, with its place; uses no network."""
+    raise typer.Exit(_work("validate").validate(file, output.value))
+
+
+@app.command()
+def plan(file: File, json: Json = False) -> None:
+    """Show what would run: agents, edges, triggers, ports, folders, models, missing keys."""
+    manifest = _work("opening").open_manifest(file)
+    _work("plan").show(manifest, json=json)
+
+
+@app.command()
+def graph(
+    file: File,
+    output: Annotated[GraphFormat, typer.Option("--format", help="How to draw.")] = GraphFormat.mermaid,
+) -> None:
+    """Draw triggers, agents, teams and sinks."""
+    manifest = _work("opening").open_manifest(file)
+    _work("graph").show(manifest, output.value)
+
+
+@app.command()
+def fire(
+    file: File,
+    trigger: Annotated[str, typer.Argument(metavar="TRIGGER", help="Name of a trigger.", show_default=False)],
+    payload: Annotated[
+        Path | None, typer.Option("--file", metavar="F", help="What a file trigger sees, or a webhook's body.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="JSON", help="The event's data.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")] = False,
+    json: Json = False,
+) -> None:
+    """Send one event through a trigger, into the serving process when there is one."""
+    event_data = _work("opening").event_data(data)
+    manifest = _work("opening").open_manifest(file)
+    raise typer.Exit(_work("fire").fire(manifest, trigger, file=payload, data=event_data, dry_run=dry_run, json=json))
+
+
+@events_app.command("list")
+def events_list(
+    file: File,
+    status: OnlyStatus = None,
+    trigger: Annotated[str | None, typer.Option(help="Only events of this trigger.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest first.")] = 100,
+    json: Json = False,
+) -> None:
+    """List events, newest first."""
+    manifest = _work("opening").open_manifest(file)
+    _work("events").show_list(manifest, status=_text(status), trigger=trigger, limit=limit, json=json)
+
+
+@events_app.command("show")
+def events_show(file: File, event_id: EventId, json: Json = False) -> None:
+    """Show one event: what came in, every delivery, every answer."""
+    manifest = _work("opening").open_manifest(file)
+    _work("events").show(manifest, event_id, json=json)
+
+
+@events_app.command("retry")
+def events_retry(file: File, event_id: AnyEventId = None, status: OnlyStatus = None, json: Json = False) -> None:
+    """Run the dead or waiting deliveries of an event, or of all events of a status, again."""
+    manifest = _work("opening").open_manifest(file)
+    _work("events").change(manifest, "retry", event_id, status=_text(status), json=json)
+
+
+@events_app.command("drop")
+def events_drop(file: File, event_id: AnyEventId = None, status: OnlyStatus = None, json: Json = False) -> None:
+    """Give up an open event, or forget a settled one; or all events of a status."""
+    manifest = _work("opening").open_manifest(file)
+    _work("events").change(manifest, "drop", event_id, status=_text(status), json=json)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.", show_default=False)],
+    template: Annotated[Template, typer.Option(help="What to start from.")] = Template.watch,
+) -> None:
+    """Make a project that `serve` runs at once."""
+    _work("init").init(folder, template.value)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the manifest."""
+    _work("validate").schema()
+
+
+@app.command()
+def doctor(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A manifest.", show_default=False)] = None,
+) -> None:
+    """Check Python, packages, keys, models, MCP commands, ports and folders."""
+    raise typer.Exit(_work("doctor").doctor(file))
+
+
+def _text(status: Status | None) -> str | None:
+    return None if status is None else status.value
+
+
+def main() -> None:
+    """Run the command line; never a traceback for bad input."""
+    try:
+        typer.main.get_command(app)(prog_name="llmling")
+    except ManifestError as error:
+        console.complain(str(error))
+        sys.exit(2)
+    except LLMlingError as error:
+        console.fail(error, debug=debugging())
+        sys.exit(2 if isinstance(error, EngineBusy) or (isinstance(error, StartupError) and error.usage) else 1)
+    except Exception as error:  # noqa: BLE001 - the border: what nobody foresaw becomes one line
+        if debugging():
+            console.fail(error, debug=True)
+        else:
+            console.complain(f"error: {type(error).__name__}: {error}", "red")
+            console.complain("This is a defect of llmling or of the code it was given; --debug shows where.")
+        sys.exit(1)

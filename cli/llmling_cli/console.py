@@ -1,0 +1,127 @@
+"""All printing: plain text off a terminal or with NO_COLOR, one JSON object per line with --json, secrets masked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TextIO, TypeAlias
+
+Colour: TypeAlias = Literal["red", "green", "yellow", "cyan", "dim", "bold"]
+_CODES: dict[Colour, str] = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
+_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+# Shorter values are masked nowhere: hiding every "1" or "dev" would make texts unreadable and hide nothing.
+_SHORTEST_SECRET = 8
+
+_hidden: set[str] = set()
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Mask these texts in every diagnostic from now on."""
+    _hidden.update(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
+
+
+def hide_environment() -> None:
+    """Mask the values of environment variables that look like credentials by their name."""
+    hide(value for name, value in os.environ.items() if name.upper().endswith(_SECRET_NAMES))
+
+
+def masked(text: str) -> str:
+    """Return `text` with every known secret replaced."""
+    for secret in sorted(_hidden, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def paint(text: str, colour: Colour, stream: TextIO | None = None) -> str:
+    """Return `text` in a colour when the stream (default: standard output) is a terminal and NO_COLOR is not set."""
+    target = sys.stdout if stream is None else stream
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not target.isatty():
+        return text
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+
+
+def say(text: str = "") -> None:
+    """Print a line to standard output, at once."""
+    print(text, flush=True)
+
+
+def say_json(data: Any) -> None:
+    """Print one JSON object as one line to standard output, at once."""
+    print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
+
+
+def write(text: str) -> None:
+    """Print a piece of text without a line end to standard output, at once."""
+    print(text, end="", flush=True)
+
+
+def complain(text: str, colour: Colour | None = None) -> None:
+    """Print a line to standard error, secrets masked."""
+    text = masked(text)
+    print(paint(text, colour, sys.stderr) if colour else text, file=sys.stderr, flush=True)
+
+
+def fail(error: BaseException, *, debug: bool) -> None:
+    """Print an error to standard error: its text, and with `debug` where it came from."""
+    if debug:
+        complain("".join(traceback.format_exception(error)).rstrip())
+    complain(f"error: {str(error).strip() or type(error).__name__}", "red")
+
+
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> list[str]:
+    """Return the lines of a table with aligned columns, the headers first."""
+    widths = [max(len(row[index]) for row in (headers, *rows)) for index in range(len(headers))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    return [paint(line(headers), "dim"), *(line(row) for row in rows)]
+
+
+def short(text: str, width: int = 60) -> str:
+    """Return the first words of a text on one line."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 3].rstrip() + "..."
+
+
+def money(cost_usd: float | None) -> str:
+    """Return a cost for people; `-` when it is not known."""
+    if cost_usd is None:
+        return "-"
+    return "$0" if cost_usd == 0 else f"${cost_usd:.4f}"
+
+
+class _TextFormatter(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
+
+
+class _JsonFormatter(logging.Formatter):
+    default_msec_format = "%s.%03d"
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return masked(json.dumps(entry, ensure_ascii=False))
+
+
+def log_to_stderr(log_format: Literal["text", "json"], *, debug: bool) -> None:
+    """Send log records to standard error: warnings, and with `debug` everything llmling says."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    if debug:
+        logging.getLogger("llmling").setLevel(logging.DEBUG)
