@@ -1,0 +1,1 @@
+"""HTTP: one aiohttp listener per host and port, who may call, health and metrics."""

@@ -1,0 +1,223 @@
+"""Listeners: one per host and port, shared by every webhook and page that names it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from aiohttp import web
+
+from llmling.errors import StartupError
+from llmling.events import new_id
+from llmling.server.connection import Bounds, Connection, Server
+from llmling.server.reply import Refused, json_reply, retry_after
+
+_log = logging.getLogger(__name__)
+
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+DRAIN_RETRY_S = 10.0
+_FREE_PORT_TRIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    handler: Handler
+    owner: str
+
+
+@dataclass(slots=True)
+class _Listener:
+    host: str
+    port: int
+    owner: str
+    runner: web.ServerRunner
+    # path -> method -> route; a path that ends in `/*` serves everything below it.
+    routes: dict[str, dict[str, _Route]] = field(default_factory=dict[str, dict[str, _Route]])
+
+
+def url_host(host: str) -> str:
+    """Return a host as it stands in a URL: IPv6 in brackets, any-address as loopback."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - the URL people can open on this machine
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+class Listeners:
+    """Every listener of a pool; entering opens none, leaving closes all, after answers under way.
+
+    While `draining` is true, routes that were removed answer 503 instead of 404, so senders try again later.
+    """
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self.draining = False
+        self._bounds = bounds or Bounds()
+        self._open: dict[tuple[str, int], _Listener] = {}
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Listeners:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.draining = True
+        listeners, self._open = list(self._open.values()), {}
+        async with asyncio.TaskGroup() as group:
+            for listener in listeners:
+                group.create_task(listener.runner.cleanup())
+
+    async def bind(self, host: str, port: int, *, owner: str) -> int:
+        """Open a listener, unless this host and port have one, and return its port; 0 takes any free one.
+
+        `owner` names who asks, for messages: `trigger 'x'`.
+
+        Raises:
+            StartupError: The port is in use or the address is not one of this machine.
+        """
+        async with self._lock:
+            if (host, port) in self._open:
+                return port
+            try:
+                return await self._listen(host, port, owner)
+            except (OSError, OverflowError) as error:
+                raise StartupError(self._why(error, host, port, owner), usage=True) from error
+
+    async def bind_free(self, host: str, first: int, *, owner: str, avoid: Collection[int] = ()) -> int:
+        """Open a listener of its own on the first free port from `first`, leaving out `avoid`, and return the port.
+
+        Raises:
+            StartupError: None of the next hundred ports is free, or the address is not one of this machine.
+        """
+        async with self._lock:
+            last = min(first + _FREE_PORT_TRIES, 65536)
+            for port in range(first, last):
+                if port in avoid or any(taken == port for _, taken in self._open):
+                    continue
+                try:
+                    return await self._listen(host, port, owner)
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise StartupError(self._why(error, host, port, owner), usage=True) from error
+        raise StartupError(
+            f"no port from {first} to {last - 1} on {host} is free ({owner}); set `port:` or stop another program",
+            usage=True,
+        )
+
+    @asynccontextmanager
+    async def route(
+        self, host: str, port: int, method: str, path: str, handler: Handler, *, owner: str
+    ) -> AsyncGenerator[int]:
+        """Serve `method` and `path` while inside; gives the port. A path ending in `/*` serves all below it.
+
+        A GET route also serves HEAD.
+
+        Raises:
+            StartupError: See `bind`; or the path is served by someone else already.
+        """
+        port = await self.bind(host, port, owner=owner)
+        listener = self._open[host, port]
+        methods = listener.routes.setdefault(path, {})
+        if method in methods:
+            raise StartupError(
+                f"{owner} and {methods[method].owner} both serve {method} {path} on {host}:{port}; "
+                "give one of them another `path:`",
+                usage=True,
+            )
+        methods[method] = _Route(handler, owner)
+        try:
+            yield port
+        finally:
+            if self.draining:
+                methods[method] = _Route(_draining, owner)
+            else:
+                del methods[method]
+                if not methods:
+                    del listener.routes[path]
+
+    async def _listen(self, host: str, port: int, owner: str) -> int:
+        async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
+            return await self._dispatch(listener, request)
+
+        runner = web.ServerRunner(Server(dispatch, self._bounds), shutdown_timeout=self._bounds.close_s)
+        listener = _Listener(host, port, owner, runner)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        listener.port = runner.addresses[0][1]
+        self._open[host, listener.port] = listener
+        return listener.port
+
+    async def _dispatch(self, listener: _Listener, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; the border where a fault of a handler becomes a 500 without its text."""
+        try:
+            response = await _find(listener, request)(request)
+        except Refused as refusal:
+            response = refusal.reply()
+            if not refusal.linger:
+                response.force_close()
+                _connection(request).stop_lingering()
+        except Exception:  # noqa: BLE001 - the border: logged with its id, answered without its text
+            error_id = new_id()
+            _log.exception("%s %s failed (error id %s)", request.method, request.path, error_id)
+            response = json_reply(500, {"error": "internal error", "id": error_id})
+        if self.draining:
+            response.force_close()
+        try:
+            async with asyncio.timeout(self._bounds.write_timeout_s):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            _connection(request).abort()
+        except ConnectionError as error:
+            _log.debug("the peer left before the answer: %s", error)
+        return response
+
+    def _why(self, error: OSError | OverflowError, host: str, port: int, owner: str) -> str:
+        if isinstance(error, OverflowError):
+            return f"port {port} ({owner}) is not between 1 and 65535"
+        if error.errno == errno.EADDRINUSE:
+            ours = [listener for listener in self._open.values() if listener.port == port]
+            if ours:
+                return (
+                    f"port {port} is asked for as {host} ({owner}) and as {ours[0].host} ({ours[0].owner}); "
+                    "write the same `host:` in both, or choose another `port:`"
+                )
+            return f"port {port} on {host} is in use ({owner}); choose another `port:` or stop the other program"
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            return f"port {port} on {host} may not be opened by this user ({owner}); choose a `port:` above 1023"
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            return f"host {host!r} is not an address of this machine ({owner}); write `host: 127.0.0.1` or 0.0.0.0"
+        return f"cannot listen on {host}:{port} ({owner}): {error.strerror or error}"
+
+
+async def _draining(request: web.BaseRequest) -> web.Response:
+    raise Refused(503, "the pool is stopping; send this again later", headers=retry_after(DRAIN_RETRY_S))
+
+
+def _connection(request: web.BaseRequest) -> Connection:
+    protocol = request.protocol
+    if not isinstance(protocol, Connection):
+        raise TypeError(f"request of {type(protocol).__name__}, not of a Connection")
+    return protocol
+
+
+def _find(listener: _Listener, request: web.BaseRequest) -> Handler:
+    methods = listener.routes.get(request.path)
+    if methods is None:
+        below = [path for path in listener.routes if path.endswith("/*") and request.path.startswith(path[:-1])]
+        if not below:
+            raise Refused(404, "nothing is served at this path; check `path:` in the manifest")
+        methods = listener.routes[max(below, key=len)]
+    route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
+    if route is None:
+        allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+        raise Refused(405, f"use {allowed} here, not {request.method[:20]}", headers={"Allow": allowed})
+    return route.handler
