@@ -1,0 +1,207 @@
+"""Structured answers: from a JSON Schema or a pydantic model to an object that is known to fit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import Draft202012Validator, validator_for
+from pydantic import BaseModel
+from pydantic import ValidationError as ModelMismatch
+from pydantic_core import to_jsonable_python
+from referencing import Registry, Resource
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
+
+from llmling.errors import OutputError, StartupError
+
+_MOST_PROBLEMS = 8
+_MOST_STARTS = 50
+_FENCE = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
+_VALUES = frozenset({"const", "default", "enum", "examples"})
+_START = re.compile(r"[{\[]")
+
+
+class _MismatchError(Exception):
+    """A value is JSON but does not fit; the arguments are lines for the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputType:
+    """The shape of an agent's answers; build one with `output_type`.
+
+    `schema` is the JSON Schema the model is given, `check` turns a JSON value into the object.
+    """
+
+    schema: Mapping[str, Any]
+    check: Callable[[Any], Any]
+
+    def parse(self, text: str) -> Any:
+        """Return the object in a model's answer, whose JSON may stand alone, in a code fence or among words.
+
+        The first JSON value that fits wins. With a pydantic model the result is an instance of it, else plain data.
+
+        Raises:
+            OutputError: There is no JSON, or none that fits; the message can be sent to the model as it is.
+        """
+        found: _MismatchError | None = None
+        # A string is often answered without its quotes.
+        bare = (text.strip(),) if self.schema.get("type") == "string" and text.strip() else ()
+        for value in (*_candidates(text), *bare):
+            try:
+                return self.check(value)
+            except _MismatchError as mismatch:
+                found = found or mismatch
+        if found is None:
+            raise OutputError(f"The answer contains no JSON; it starts with {_short(text.strip(), 80)!r}.")
+        lines = list(found.args)
+        if len(lines) > _MOST_PROBLEMS:
+            lines[_MOST_PROBLEMS:] = [f"and {len(lines) - _MOST_PROBLEMS} more"]
+        raise OutputError("The answer does not match the schema:\n" + "\n".join(f"- {line}" for line in lines))
+
+    def dump(self, value: Any) -> str:
+        """Return the JSON text of an object that `parse` gave."""
+        return dump(value)
+
+
+def dump(value: Any) -> str:
+    """Return a structured answer as JSON text, indented by two spaces; characters stay as they are."""
+    return json.dumps(to_jsonable_python(value, by_alias=True), indent=2, ensure_ascii=False)
+
+
+def output_type(shape: Mapping[str, Any] | type[Any]) -> OutputType:
+    """Build the output type of a JSON Schema or a pydantic model class.
+
+    Raises:
+        StartupError: The schema is not valid or refers to something outside itself, or the class is no
+            pydantic model.
+    """
+    if isinstance(shape, Mapping):
+        return _from_schema(shape)
+    if isinstance(shape, type) and issubclass(shape, BaseModel):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return _from_model(shape)
+    raise StartupError(
+        f"output: {getattr(shape, '__name__', repr(shape))} is neither a JSON Schema nor a pydantic model; "
+        "derive it from pydantic.BaseModel",
+        usage=True,
+    )
+
+
+def _from_model(model: type[BaseModel]) -> OutputType:
+    def check(value: Any) -> BaseModel:
+        try:
+            # Through JSON text, because only there pydantic takes dates, bytes and sets the way JSON writes them.
+            return model.model_validate_json(json.dumps(value))
+        except ModelMismatch as error:
+            raise _MismatchError(*(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors())) from None
+
+    return OutputType(model.model_json_schema(), check)
+
+
+def _from_schema(schema: Mapping[str, Any]) -> OutputType:
+    kind = validator_for(schema, default=Draft202012Validator)
+    try:
+        kind.check_schema(dict(schema))
+    except SchemaError as error:
+        reason = f"{_place(error.absolute_path)}: {_short(error.message)}"
+        raise StartupError(f"output is not a valid JSON Schema: {reason}", usage=True) from None
+    # An empty registry of our own: the default one would fetch `$ref` addresses from the network.
+    registry: Registry[Any] = Registry()
+    _check_references(schema, registry)
+    validator = kind(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
+
+    def check(value: Any) -> Any:
+        try:
+            errors = sorted(validator.iter_errors(value), key=lambda error: _place(error.absolute_path))
+        except RecursionError:
+            raise _MismatchError("the value is nested too deeply") from None
+        except Unresolvable as error:
+            raise OutputError(f"the output schema refers to {error.ref!r}, which is not in it") from None
+        if errors:
+            raise _MismatchError(*(_explain(error) for error in errors))
+        return value
+
+    return OutputType(schema, check)
+
+
+def _explain(error: ValidationError) -> str:
+    # Of `anyOf` and the like, the branches that came furthest say more than "not valid under any of the schemas".
+    branches: Sequence[ValidationError] = error.context or ()
+    if branches:
+        furthest = max(len(branch.absolute_path) for branch in branches)
+        return " or ".join(_explain(branch) for branch in branches if len(branch.absolute_path) == furthest)
+    return f"{_place(error.absolute_path)}: {_short(error.message)}"
+
+
+def _check_references(schema: Mapping[str, Any], registry: Registry[Any]) -> None:
+    resolver = registry.resolver_with_root(Resource.from_contents(schema, default_specification=DRAFT202012))
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except Unresolvable:
+            _refuse(reference)
+
+
+def _refuse(reference: str) -> NoReturn:
+    raise StartupError(
+        f"output: the schema refers to {reference!r}, which is not in it; put it under $defs and write #/$defs/<name>",
+        usage=True,
+    )
+
+
+def _references(node: object) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in cast("Mapping[str, object]", node).items():
+            if key == "$ref" and isinstance(value, str):
+                yield value
+            # A nested $id starts a document of its own, and values are no schemas: the validator knows better there.
+            elif key not in _VALUES and not (isinstance(value, Mapping) and "$id" in value):
+                yield from _references(cast("object", value))
+    elif isinstance(node, list):
+        for entry in cast("list[object]", node):
+            yield from _references(entry)
+
+
+def _candidates(text: str) -> Iterator[Any]:
+    """Yield the JSON values of an answer, the most likely one first."""
+    whole = text.strip()
+    yield from _decoded(whole)
+    for block in _FENCE.findall(whole):
+        yield from _decoded(block.strip())
+    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    position = 0
+    for _ in range(_MOST_STARTS):
+        start = _START.search(whole, position)
+        if start is None:
+            break
+        try:
+            value, position = decoder.raw_decode(whole, start.start())
+        except (ValueError, RecursionError):
+            position = start.end()
+        else:
+            yield value
+
+
+def _decoded(text: str) -> Iterator[Any]:
+    try:
+        yield json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _place(path: Iterable[str | int]) -> str:
+    """Return a path such as `items[0].price`, or `answer` for the whole value."""
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return place.removeprefix(".") or "answer"
+
+
+def _short(text: str, most: int = 300) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

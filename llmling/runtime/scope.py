@@ -1,0 +1,10 @@
+"""What is true around one run and needed far below it, without a parameter on every way down."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from llmling.events import Event
+
+current_event: ContextVar[Event | None] = ContextVar("llmling_event", default=None)
+"""The event the running task works on; None outside of a run."""
