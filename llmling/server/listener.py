@@ -161,12 +161,14 @@ class Listeners:
             response = await _find(listener, request)(request)
         except Refused as refusal:
             response = refusal.reply()
+            if refusal.status not in {404, 405}:
+                _log.info("%s %r: %d, %s", request.method, request.path, refusal.status, refusal)
             if not refusal.linger:
                 response.force_close()
                 _connection(request).stop_lingering()
         except Exception:  # noqa: BLE001 - the border: logged with its id, answered without its text
             error_id = new_id()
-            _log.exception("%s %s failed (error id %s)", request.method, request.path, error_id)
+            _log.exception("%s %r failed (error id %s)", request.method, request.path, error_id)
             response = json_reply(500, {"error": "internal error", "id": error_id})
         if self.draining:
             response.force_close()

@@ -1,0 +1,189 @@
+"""The pool's own pages: is it alive, is it ready, its metrics, and what became of an event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+
+from llmling.errors import EngineError
+from llmling.manifest.root import ServerConfig
+from llmling.manifest.triggers import LOOPBACK, BearerAuth
+from llmling.protocols import EventRecord
+from llmling.server.auth import challenge, verify
+from llmling.server.listener import Handler, Listeners, url_host
+from llmling.server.metrics import CONTENT_TYPE, Sample, exposition
+from llmling.server.reply import Refused, json_reply, retry_after, text_reply
+
+FIRST_PORT = 8765
+BEAT_S = 1.0
+LATE_S = 5.0
+
+
+class PoolState(Protocol):
+    """What the pages ask the pool."""
+
+    def ready(self) -> Sequence[str]:
+        """Return why the pool is not ready; nothing when it is."""
+        ...
+
+    async def counts(self) -> Mapping[str, int]:
+        """Return how many events there are by status."""
+        ...
+
+    def metrics(self) -> Iterable[Sample]:
+        """Return the samples of runs, MCP servers, queues and cost."""
+        ...
+
+    async def inspect(self, event_id: str) -> EventRecord | None:
+        """Return one event with its deliveries."""
+        ...
+
+
+class Health:
+    """Serves the pages while inside; `url` is where, once entered.
+
+    `avoid` are ports others of the pool will open, left out when the port is free to choose. `monotonic` is steady
+    seconds.
+    """
+
+    def __init__(
+        self,
+        state: PoolState,
+        config: ServerConfig,
+        listeners: Listeners,
+        *,
+        avoid: Collection[int] = (),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._state = state
+        self._config = config
+        self._listeners = listeners
+        self._avoid = avoid
+        self._monotonic = monotonic
+        self._started = self._beat = monotonic()
+        self._port = config.port or 0
+        self._stack = AsyncExitStack()
+        token = config.token.get_secret_value() if config.token else ""
+        self._auth = BearerAuth(token=config.token) if config.token and token else None
+
+    async def __aenter__(self) -> Health:
+        host, owner = self._config.host, "the pool's `server:`"
+        async with AsyncExitStack() as stack:
+            if self._config.port is None:
+                self._port = await self._listeners.bind_free(host, FIRST_PORT, owner=owner, avoid=self._avoid)
+            pages: tuple[tuple[str, Handler, bool], ...] = (
+                ("/healthz", self._healthz, False),
+                ("/readyz", self._readyz, False),
+                ("/metrics", self._metrics, True),
+                ("/events/*", self._event, True),
+            )
+            for path, page, guarded in pages:
+                handler = self._page(page, guarded=guarded)
+                await stack.enter_async_context(
+                    self._listeners.route(host, self._port, "GET", path, handler, owner=owner)
+                )
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            heart = group.create_task(self._heart(), name="llmling heartbeat")
+            stack.callback(heart.cancel)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def url(self) -> str:
+        """The address of the pages, without a slash at its end."""
+        return f"http://{url_host(self._config.host)}:{self._port}"
+
+    def event_url(self, event_id: str) -> str:
+        """Return the address of one event."""
+        return f"{self.url}/events/{quote(event_id, safe='')}"
+
+    async def _heart(self) -> None:
+        while True:
+            self._beat = self._monotonic()
+            await asyncio.sleep(BEAT_S)
+
+    def _page(self, page: Handler, *, guarded: bool) -> Handler:
+        async def handler(request: web.BaseRequest) -> web.Response:
+            self._check_host(request)
+            if guarded and self._auth is not None:
+                verified = verify(self._auth, request.headers, b"", 0)
+                if not verified.ok:
+                    raise Refused(401, verified.reason, headers=challenge(self._auth))
+            try:
+                return await page(request)
+            except EngineError:
+                raise Refused(503, "the engine does not answer right now", headers=retry_after(1)) from None
+
+        return handler
+
+    def _check_host(self, request: web.BaseRequest) -> None:
+        """Refuse names other than loopback on a loopback listener: a web page could point its own name here."""
+        if self._config.host not in LOOPBACK:
+            return
+        given = request.headers.get("Host")
+        if given is None and request.version < (1, 1):
+            return
+        try:
+            host = urlsplit(f"//{given}").hostname
+        except ValueError:
+            host = None
+        if host not in {*LOOPBACK, self._config.host}:
+            raise Refused(421, f"this server answers to {self.url} only")
+
+    async def _healthz(self, request: web.BaseRequest) -> web.Response:
+        late_s = self._monotonic() - self._beat
+        if late_s > LATE_S:
+            raise Refused(503, f"the event loop was blocked for {late_s:.0f} s; look for a tool that blocks")
+        return json_reply(200, {"status": "ok"})
+
+    async def _readyz(self, request: web.BaseRequest) -> web.Response:
+        reasons = list(self._state.ready())
+        if self._listeners.draining:
+            reasons.append("the pool is stopping")
+        return json_reply(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+    async def _metrics(self, request: web.BaseRequest) -> web.Response:
+        counts = await self._state.counts()
+        samples = [
+            Sample("llmling_uptime_seconds", self._monotonic() - self._started, help="Time since the pool started."),
+            Sample("llmling_ready", float(not self._state.ready()), help="1 when the pool is ready."),
+            *(
+                Sample("llmling_events", count, {"status": status}, help="Recorded events by status.")
+                for status, count in counts.items()
+            ),
+            *self._state.metrics(),
+        ]
+        response = text_reply(200, exposition(samples))
+        response.headers["Content-Type"] = CONTENT_TYPE
+        return response
+
+    async def _event(self, request: web.BaseRequest) -> web.Response:
+        event_id = request.path.removeprefix("/events/")
+        record = await self._state.inspect(event_id)
+        if record is None:
+            raise Refused(404, "there is no such event; `llmling events list` shows those that are kept")
+        return json_reply(200, event_page(record))
+
+
+def event_page(record: EventRecord) -> dict[str, Any]:
+    """Return what `GET /events/{id}` answers: the object of `events --json`, the answer, and every hop."""
+    hops = [
+        {
+            "agent": hop.agent,
+            "status": hop.status,
+            "attempts": hop.attempts,
+            "content": hop.content,
+            "error": hop.error,
+        }
+        for hop in record.deliveries
+    ]
+    return {**record.to_dict(), "content": record.content, "hops": hops}

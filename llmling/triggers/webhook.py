@@ -1,0 +1,253 @@
+"""Webhook trigger: a POST becomes an event, acknowledged once it is committed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from llmling.errors import EngineError, Full, StartupError
+from llmling.events import Event
+from llmling.manifest.triggers import (
+    LOOPBACK,
+    AuthConfig,
+    GithubAuth,
+    HmacAuth,
+    NoAuth,
+    StandardAuth,
+    StripeAuth,
+    WebhookTriggerConfig,
+)
+from llmling.protocols import Emit, EventRecord, EventStatus, Receipt
+from llmling.runtime.services import Services
+from llmling.server.auth import Verified, challenge, unusable, verify
+from llmling.server.body import check_media_type, is_json, parse, read_body
+from llmling.server.listener import DRAIN_RETRY_S, url_host
+from llmling.server.rate import TokenBucket
+from llmling.server.reply import Refused, json_reply, retry_after
+
+_SECRET_WORDS = ("auth", "cookie", "credential", "key", "password", "secret", "session", "signature", "token")
+_ENGINE_RETRY_S = 5.0
+_LONGEST_ID = 200
+# Above this size parsing would hold up the loop for more than a few milliseconds.
+_PARSE_IN_THREAD_BYTES = 262_144
+
+
+class WebhookTrigger:
+    """Takes POSTs at one path of a shared listener.
+
+    The checks come in a fixed order and the first that applies answers: 404 405 415 413 408 401 400, 200 for a known
+    delivery, 429, 503, 202. `body_timeout_s` bounds the arrival of one whole body.
+    """
+
+    def __init__(
+        self, config: WebhookTriggerConfig, services: Services, agent: str, *, body_timeout_s: float = 10.0
+    ) -> None:
+        self._config = config
+        self._services = services
+        self._agent = agent
+        self._body_timeout_s = body_timeout_s
+        self._emit: Emit | None = None
+        self._commits: set[asyncio.Task[Receipt]] = set()
+        self._bucket = TokenBucket(config.rate_per_s, services.clock.monotonic) if config.rate_per_s else None
+        if (reason := unusable(config.auth)) is not None:
+            raise StartupError(f"trigger {config.name!r}: {reason}", usage=True)
+
+    @property
+    def name(self) -> str:
+        """Name, unique in the pool."""
+        return self._config.name
+
+    @property
+    def place(self) -> str:
+        """The URL to post to."""
+        return f"http://{url_host(self._config.host)}:{self._config.port}{self._config.path}"
+
+    async def run(self, emit: Emit, started: Callable[[], None]) -> None:
+        """Serve until cancelled; events being committed at that moment are still committed.
+
+        Raises:
+            StartupError: The port is in use, or another trigger has this path.
+        """
+        listeners = self._services.listeners
+        if listeners is None:
+            raise StartupError(f"trigger {self.name!r} needs a pool to listen in; use AgentPool or Agent('file.yml')")
+        config = self._config
+        self._emit = emit
+        try:
+            async with listeners.route(
+                config.host, config.port, "POST", config.path, self._answer, owner=f"trigger {self.name!r}"
+            ):
+                started()
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._emit = None
+            if self._commits:
+                await asyncio.wait(self._commits)
+
+    async def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
+        """Do nothing: the sender was answered when its event was committed, or waits by itself."""
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        config = self._config
+        check_media_type(request)
+        body = await read_body(request, max_bytes=config.max_body_bytes, timeout_s=self._body_timeout_s)
+        verified = self._authenticated(request, body)
+        data = await self._value(request, body)
+        key = delivery_key(config.auth, request.headers, data, verified)
+        if key is not None and (receipt := await self._known(key)) is not None:
+            return await self._again(receipt)
+        self._admit()
+        event = Event(
+            source=self.name,
+            type="dev.llmling.webhook.received",
+            subject=config.path,
+            data=data,
+            headers=safe_headers(request.headers, config.auth),
+        )
+        receipt = await self._commit(event, key)
+        if not receipt.new:
+            return await self._again(receipt)
+        return await self._result(receipt) if config.reply == "result" else self._accepted(receipt.event_id)
+
+    def _authenticated(self, request: web.BaseRequest, body: bytes) -> Verified:
+        auth = self._config.auth
+        verified = verify(auth, request.headers, body, self._services.clock.now().timestamp())
+        if not verified.ok:
+            raise Refused(401, verified.reason, headers=challenge(auth))
+        if isinstance(auth, NoAuth) and self._config.host in LOOPBACK and _foreign_page(request.headers.get("Origin")):
+            raise Refused(401, "web pages of other sites may not post here; add `auth:` to the trigger")
+        return verified
+
+    async def _value(self, request: web.BaseRequest, body: bytes) -> Any:
+        arguments = body, request.content_type, request.charset
+        data = parse(*arguments) if len(body) <= _PARSE_IN_THREAD_BYTES else await asyncio.to_thread(parse, *arguments)
+        if self._config.prompt is None and isinstance(data, str) and not data.strip():
+            what = "text is empty" if is_json(request.content_type) else "body is empty"
+            raise Refused(400, f"the {what}; send what the agent should read, or give the trigger a `prompt:`")
+        return data
+
+    async def _known(self, key: str) -> Receipt | None:
+        if self._services.engine is None:
+            return None
+        try:
+            return (await self._services.engine.known(self.name, [key])).get(key)
+        except EngineError:
+            raise _not_writable() from None
+
+    def _admit(self) -> None:
+        if self._bucket is not None and (wait_s := self._bucket.take()) > 0:
+            raise Refused(
+                429, "more posts than `rate_per_s:` allows; send this again later", headers=retry_after(wait_s)
+            )
+        if self._services.listeners is not None and self._services.listeners.draining:
+            raise Refused(503, "the pool is stopping; send this again later", headers=retry_after(DRAIN_RETRY_S))
+
+    async def _commit(self, event: Event, key: str | None) -> Receipt:
+        """Commit the event; a sender that hangs up meanwhile cuts the answer, not the commit."""
+        if self._emit is None:
+            raise Refused(503, "this trigger is stopping; send this again later", headers=retry_after(DRAIN_RETRY_S))
+        commit = asyncio.ensure_future(self._emit(event, key=key, keep_key_s=self._config.dedupe_window_s))
+        self._commits.add(commit)
+        commit.add_done_callback(self._commits.discard)
+        try:
+            return await asyncio.shield(commit)
+        except Full as full:
+            message = f"agent {self._agent!r} has no room for another event; send this again later"
+            raise Refused(503, message, headers=retry_after(full.retry_after_s)) from None
+        except EngineError:
+            raise _not_writable() from None
+
+    def _accepted(self, event_id: str, status: int = 202) -> web.Response:
+        return json_reply(status, {"event_id": event_id, "status_url": self._services.status_url(event_id)})
+
+    async def _again(self, receipt: Receipt) -> web.Response:
+        """Answer a known delivery: 200 with the first event's id and, with `reply: result`, what came of it."""
+        if self._config.reply == "result" and self._services.engine is not None:
+            record = await self._services.engine.inspect(receipt.event_id)
+            if outcome := _outcome(record):
+                return json_reply(200, {"event_id": receipt.event_id, **outcome})
+        return self._accepted(receipt.event_id, 200)
+
+    async def _result(self, receipt: Receipt) -> web.Response:
+        """Wait for the triggered agent, not for those behind it."""
+        if receipt.status == "dead":
+            return json_reply(502, {"event_id": receipt.event_id, "error": receipt.error or "the event is dead"})
+        if self._services.engine is None:
+            return self._accepted(receipt.event_id)
+        try:
+            record = await self._services.engine.wait_answer(receipt.event_id, self._config.timeout_s)
+        except EngineError:
+            record = None  # the engine stopped; the event is committed and goes on at the next start
+        outcome = _outcome(record)
+        if outcome is None:
+            return self._accepted(receipt.event_id)
+        return json_reply(502 if "error" in outcome else 200, {"event_id": receipt.event_id, **outcome})
+
+
+def delivery_key(auth: AuthConfig, headers: Mapping[str, str], data: Any, verified: Verified) -> str | None:
+    """Return what makes two posts the same delivery: its id, else the hash of what was signed, else None.
+
+    An id the signature covers beats one anybody on the way could change.
+    """
+    candidates: list[tuple[str, Any]] = [("webhook-id", verified.delivery_id)]
+    if isinstance(auth, StripeAuth):
+        candidates.append(("stripe", cast("dict[str, Any]", data).get("id") if isinstance(data, dict) else None))
+    elif not isinstance(auth, StandardAuth):
+        names = ["webhook-id", "X-GitHub-Delivery", "Idempotency-Key"]
+        if isinstance(auth, GithubAuth):
+            names = ["X-GitHub-Delivery", *names]
+        candidates += [(name.lower(), headers.get(name)) for name in names]
+    for kind, value in candidates:
+        if isinstance(value, str) and value.strip():
+            text = _clean(value.strip())
+            return f"{kind}:{text if len(text) <= _LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()}"
+    return verified.signed_material_hash and f"signed:{verified.signed_material_hash}"
+
+
+def safe_headers(headers: Mapping[str, str], auth: AuthConfig) -> dict[str, str]:
+    """Return the headers an event may carry: lower-case names, none that could hold a credential."""
+    own = auth.header.lower() if isinstance(auth, HmacAuth) else None
+    kept: dict[str, str] = {}
+    for name, value in headers.items():
+        lower = _clean(name.lower())
+        if lower == own or any(word in lower for word in _SECRET_WORDS):
+            continue
+        kept[lower] = f"{kept[lower]}, {_clean(value)}" if lower in kept else _clean(value)
+    return kept
+
+
+def _clean(text: str) -> str:
+    # Bytes that are not UTF-8 arrive as lone surrogates, which no store can hold.
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _foreign_page(origin: str | None) -> bool:
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).hostname not in LOOPBACK
+    except ValueError:
+        return True
+
+
+def _not_writable() -> Refused:
+    return Refused(
+        503, "events cannot be stored right now; send this again later", headers=retry_after(_ENGINE_RETRY_S)
+    )
+
+
+def _outcome(record: EventRecord | None) -> dict[str, str] | None:
+    """Return `{"content"}` or `{"error"}` of the first delivery, None while there is neither."""
+    if record is None:
+        return None
+    if not record.deliveries:
+        return {"error": record.error or "the event is dead"} if record.status == "dead" else None
+    first = record.deliveries[0]
+    if first.status == "dead":
+        return {"error": first.error or "the event is dead"}
+    return {"content": first.content or ""} if first.status == "done" else None
