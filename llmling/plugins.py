@@ -44,7 +44,9 @@ TABLE: dict[Kind, dict[str, Plugin]] = {
         "file": Plugin("llmling.manifest.knowledge:FileKnowledgeConfig", "llmling.knowledge.file:FileKnowledge"),
         "url": Plugin("llmling.manifest.knowledge:UrlKnowledgeConfig", "llmling.knowledge.url:UrlKnowledge"),
         "text": Plugin("llmling.manifest.knowledge:TextKnowledgeConfig", "llmling.knowledge.prompt:TextKnowledge"),
-        "prompt": Plugin("llmling.manifest.knowledge:PromptKnowledgeConfig", "llmling.knowledge.prompt:PromptKnowledge"),
+        "prompt": Plugin(
+            "llmling.manifest.knowledge:PromptKnowledgeConfig", "llmling.knowledge.prompt:PromptKnowledge"
+        ),
         "resource": Plugin(
             "llmling.manifest.knowledge:ResourceKnowledgeConfig", "llmling.knowledge.resource:ResourceKnowledge"
         ),
@@ -78,7 +80,14 @@ def types(kind: Kind) -> tuple[str, ...]:
     return (*TABLE[kind], *(name for name in _entry_points(kind) if name not in TABLE[kind]))
 
 
-def _load(path: str) -> Any:
+AS_TOOL = "llmling.tools.function:as_tool"
+"""Turns a callable into a tool."""
+POOL = "llmling.pool:AgentPool"
+"""Hosts the triggers of an agent that was read from a file of its own."""
+
+
+def load(path: str) -> Any:
+    """Return the object at `module:name`, for the few places where a lower layer must reach a higher one by name."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -98,7 +107,7 @@ def create(kind: Kind, config: Any, *args: Any) -> Any:
     """
     name: str = config.type
     if name in TABLE[kind]:
-        return _load(TABLE[kind][name].live)(config, *args)
+        return load(TABLE[kind][name].live)(config, *args)
     if name in _entry_points(kind):
         return _entry_points(kind)[name].load()(config, *args)
     raise LookupError(f"no {kind} of type {name!r}; known: {', '.join(types(kind))}")

@@ -145,8 +145,22 @@ class ToolProvider(AbstractAsyncContextManager["ToolProvider"], Protocol):
         """Name of the provider."""
         ...
 
+    @property
+    def state(self) -> str:
+        """`starting`, `ready`, `broken` (it is being restarted) or `stopped`."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is broken."""
+        ...
+
     def tools(self) -> Sequence[Tool]:
-        """Return the tools on offer right now."""
+        """Return the tools on offer right now; none while it is broken."""
+        ...
+
+    async def settled(self) -> None:
+        """Return when the first start has succeeded or failed; later outages do not count."""
         ...
 
 

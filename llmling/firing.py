@@ -1,0 +1,123 @@
+"""Sending one event through a trigger by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmling import plugins
+from llmling.errors import EngineError, LLMlingError
+from llmling.events import Event, render
+from llmling.manifest.root import Manifest
+from llmling.manifest.triggers import TriggerBase
+from llmling.pool import AgentPool
+from llmling.protocols import Engine, EventRecord
+from llmling.runtime.services import Services
+from llmling.templates import expression
+from llmling.wiring import Source
+from llmling.wiring import open_engine as build_engine
+
+
+@dataclass(frozen=True, slots=True)
+class FireResult:
+    """What became of a fired event; of a dry run only `event`, `wanted` and `prompt` are known.
+
+    `wanted` is whether the trigger's filter lets the event through, `prompt` the message the agent gets.
+    """
+
+    event: Event
+    agent: str
+    wanted: bool
+    prompt: str | None
+    record: EventRecord | None = None
+    served: bool = False
+
+
+@asynccontextmanager
+async def open_engine(manifest: Manifest) -> AsyncGenerator[Engine]:
+    """Open the engine of a manifest to look or to write, also while another process serves it.
+
+    Raises:
+        EngineError: The manifest keeps events in memory, so there is nothing to open; or the file cannot be used.
+    """
+    if manifest.engine.type == "memory":
+        raise EngineError(
+            "engine: type is memory, so events live only inside the serving process; use `type: sqlite` to keep them"
+        )
+    engine = build_engine(manifest)
+    await engine.open()
+    try:
+        yield engine
+    finally:
+        await engine.stop(0)
+
+
+async def fire(
+    manifest: Manifest,
+    trigger: str,
+    *,
+    file: Path | None = None,
+    data: Any = None,
+    dry_run: bool = False,
+    model: str | None = None,
+    timeout_s: float | None = None,
+) -> FireResult:
+    """Send one event through a trigger: into the serving process when there is one, else run it here.
+
+    A file trigger takes `file`, a webhook or schedule `data`. Returns when the event is settled, or after
+    `timeout_s` with a record that is not.
+
+    Raises:
+        LookupError: There is no such trigger; the message lists those there are.
+        LLMlingError: The file cannot be read, or the engine cannot be used.
+    """
+    node, config = _find(manifest, trigger)
+    services = Services(folder=manifest.folder)
+    live = plugins.create("triggers", config, services, node)
+    event: Event = await live.example(file=file, data=data)
+    wanted = config.filter is None or expression(config.filter)({"event": event})
+    prompt = render(event, config.prompt).text if wanted else None
+    if dry_run:
+        return FireResult(event, node, wanted, prompt)
+    if manifest.engine.type != "memory":
+        async with open_engine(manifest) as engine:
+            if getattr(engine, "serving", False):
+                await Source(config, node, live, engine).emit(event)
+                record = await engine.wait(event.id, timeout_s) or await engine.inspect(event.id)
+                return FireResult(event, node, wanted, prompt, record, served=True)
+    record = await _here(manifest, Source, config, node, live, event, model, timeout_s)
+    return FireResult(event, node, wanted, prompt, record)
+
+
+async def _here(
+    manifest: Manifest,
+    source: type[Source],
+    config: Any,
+    node: str,
+    live: Any,
+    event: Event,
+    model: str | None,
+    timeout_s: float | None,
+) -> EventRecord | None:
+    pool = AgentPool[None](manifest, model=model)
+    pool.arm = False
+    async with pool:
+        engine = pool.engine
+        if engine is None:
+            raise LLMlingError("no trigger of this manifest is enabled: set `enabled: true` to fire one")
+        await source(config, node, live, engine).emit(event)
+        await engine.wait(event.id, timeout_s)
+        return await engine.inspect(event.id)
+
+
+def _find(manifest: Manifest, trigger: str) -> tuple[str, TriggerBase]:
+    names: list[str] = []
+    for name, node in manifest.nodes.items():
+        for config in node.triggers:
+            names.append(config.name)
+            if config.name == trigger:
+                return name, config
+    raise LookupError(f"no trigger {trigger!r} in the manifest; triggers: {', '.join(names) or 'none'}")

@@ -1,0 +1,205 @@
+"""What a manifest would run, without running it and without the network."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llmling.manifest.models import AutoModelConfig, FallbackModelConfig, LiteLLMModelConfig, ScriptModelConfig
+from llmling.manifest.root import Manifest
+from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, WebhookTriggerConfig
+from llmling.models.keys import missing_key
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAgent:
+    """An agent or team: its model or members, and what it may use."""
+
+    name: str
+    kind: str
+    model: str
+    members: tuple[str, ...]
+    tools: tuple[str, ...]
+    mcp_servers: tuple[str, ...]
+    knowledge: tuple[str, ...]
+    sinks: tuple[str, ...]
+    missing_key: str | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEdge:
+    """A connection and its condition."""
+
+    source: str
+    target: str
+    when: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTrigger:
+    """A trigger and where it listens."""
+
+    name: str
+    type: str
+    agent: str
+    listens: str
+    enabled: bool
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a manifest would run; `warnings` are lines `file:line:column: ...`."""
+
+    agents: tuple[PlannedAgent, ...]
+    edges: tuple[PlannedEdge, ...]
+    triggers: tuple[PlannedTrigger, ...]
+    mcp_servers: Mapping[str, str]
+    ports: tuple[str, ...]
+    folders: tuple[str, ...]
+    engine: str
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data JSON can hold."""
+        return asdict(self)
+
+
+def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
+    """Return what a manifest would run, with missing keys and busy ports as warnings."""
+    env = os.environ if env is None else env
+    agents = tuple(_agent(name, manifest, env) for name in manifest.nodes)
+    addresses = _addresses(manifest)
+    warnings = [f"{agent.place}: agent {agent.name!r}: {agent.missing_key}" for agent in agents if agent.missing_key]
+    warnings += [
+        f"{place}: port {port} on {host} is in use; choose another `port:` or stop the other program"
+        for (host, port), place in addresses.items()
+        if _busy(host, port)
+    ]
+    return Plan(
+        agents=agents,
+        edges=tuple(
+            PlannedEdge(name, edge.to, edge.when) for name, node in manifest.nodes.items() for edge in node.connections
+        ),
+        triggers=tuple(_triggers(manifest)),
+        mcp_servers={name: _server(config) for name, config in manifest.mcp_servers.items()},
+        ports=tuple(f"{host}:{port}" for host, port in addresses),
+        folders=tuple(dict.fromkeys(path for trigger in _files(manifest) for path in trigger.paths)),
+        engine=_engine(manifest),
+        warnings=tuple(warnings),
+    )
+
+
+def _agent(name: str, manifest: Manifest, env: Mapping[str, str]) -> PlannedAgent:
+    team = manifest.teams.get(name)
+    if team is not None:
+        sinks = tuple(_short(sink) for sink in team.sinks)
+        place = manifest.locate("teams", name)
+        return PlannedAgent(name, f"team ({team.mode})", "", tuple(team.members), (), (), (), sinks, None, place)
+    agent = manifest.agents[name]
+    missing = missing_key(agent.model, env)
+    return PlannedAgent(
+        name=name,
+        kind="agent",
+        model=model_name(agent.model),
+        members=(),
+        tools=tuple(getattr(tool, "function", None) or f"agent {tool.name}" for tool in agent.tools),
+        mcp_servers=tuple(s if isinstance(s, str) else _server(s) for s in agent.mcp_servers),
+        knowledge=tuple(_short(source) for source in agent.knowledge),
+        sinks=tuple(_short(sink) for sink in agent.sinks),
+        missing_key=None if missing is None else str(missing),
+        place=manifest.locate("agents", name, "model"),
+    )
+
+
+def model_name(config: Any) -> str:
+    """Return the name of a model as the user would write it."""
+    match config:
+        case LiteLLMModelConfig():
+            return config.name
+        case ScriptModelConfig():
+            return f"demo:{config.path}"
+        case FallbackModelConfig():
+            return " | ".join(model_name(model) for model in config.models)
+        case AutoModelConfig():
+            return "auto"
+        case _:
+            return str(config.type)
+
+
+def listens(config: Any) -> str:
+    """Return where a trigger listens, for people."""
+    match config:
+        case FileTriggerConfig():
+            return ", ".join(config.paths)
+        case WebhookTriggerConfig():
+            return f"http://{config.host}:{config.port}{config.path}"
+        case ScheduleTriggerConfig():
+            return f"{config.cron} {config.timezone}" if config.cron else f"every {config.every_s:g} s"
+        case _:
+            return str(config.type)
+
+
+def _triggers(manifest: Manifest) -> list[PlannedTrigger]:
+    return [
+        PlannedTrigger(
+            trigger.name,
+            trigger.type,
+            name,
+            listens(trigger),
+            trigger.enabled,
+            manifest.locate("teams" if name in manifest.teams else "agents", name, "triggers", index),
+        )
+        for name, node in manifest.nodes.items()
+        for index, trigger in enumerate(node.triggers)
+    ]
+
+
+def _files(manifest: Manifest) -> list[FileTriggerConfig]:
+    triggers = [trigger for node in manifest.nodes.values() for trigger in node.triggers if trigger.enabled]
+    return [trigger for trigger in triggers if isinstance(trigger, FileTriggerConfig)]
+
+
+def _addresses(manifest: Manifest) -> dict[tuple[str, int], str]:
+    found: dict[tuple[str, int], str] = {}
+    for name, node in manifest.nodes.items():
+        section = "teams" if name in manifest.teams else "agents"
+        for index, trigger in enumerate(node.triggers):
+            if trigger.enabled and isinstance(trigger, WebhookTriggerConfig):
+                place = manifest.locate(section, name, "triggers", index, "port")
+                found.setdefault((trigger.host, trigger.port), place)
+    if manifest.server is not False and manifest.server.port is not None and manifest.triggered:
+        found.setdefault((manifest.server.host, manifest.server.port), manifest.locate("server", "port"))
+    return found
+
+
+def _busy(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def _server(config: Any) -> str:
+    return " ".join([config.command, *config.args]) if config.type == "stdio" else str(config.url)
+
+
+def _engine(manifest: Manifest) -> str:
+    path = getattr(manifest.engine, "path", None)
+    return f"{manifest.engine.type} {path}" if path else manifest.engine.type
+
+
+def _short(config: Any) -> str:
+    for key in ("path", "url", "uri"):
+        value = getattr(config, key, None)
+        if value:
+            return f"{config.type} {value}"
+    return str(config.type)

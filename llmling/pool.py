@@ -1,0 +1,363 @@
+"""The pool: starts everything a manifest names, keeps it running, and stops it without losing an event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+from llmling import manifest as manifests
+from llmling import plugins
+from llmling.errors import LLMlingError, StartupError
+from llmling.manifest.root import Manifest
+from llmling.protocols import Engine, EventRecord
+from llmling.report import AgentState, ServerState, StartReport, TriggerState
+from llmling.runtime.agent import Agent
+from llmling.runtime.delivery import Deliveries
+from llmling.runtime.http import close_http
+from llmling.runtime.lifespan import Lifespans, reason
+from llmling.runtime.node import Failure, Node
+from llmling.runtime.services import Services
+from llmling.runtime.tasks import TaskSet
+from llmling.runtime.team import Team
+from llmling.server.health import Health
+from llmling.server.listener import Listeners
+from llmling.server.metrics import Sample
+from llmling.wiring import Graph, Source, build_nodes, build_sources, check_keys, open_engine, policies, with_engine
+
+logger = logging.getLogger("llmling")
+TDeps = TypeVar("TDeps")
+
+
+class AgentPool(Generic[TDeps]):
+    """Agents that work together, read from a manifest.
+
+    Entering starts MCP servers and agents in parallel; when the manifest has a trigger it also opens the engine,
+    takes up what an earlier process left, and arms the triggers. Leaving drains: triggers stop, running work gets
+    `limits.drain_timeout_s`, the rest continues at the next start. It installs no signal handlers.
+
+    `model` replaces the model of every agent. `on_event` hears of every event that is done or dead.
+
+    Example:
+        >>> async with AgentPool("agents.yml") as pool:
+        ...     result = await pool.get_agent("analyzer").run("What is this?")
+
+    Raises:
+        ManifestError: The manifest is wrong; already when the pool is built.
+        StartupError: A required part, a trigger or the engine could not be started.
+    """
+
+    def __init__(
+        self,
+        manifest: str | Path | Mapping[str, Any] | Manifest | None = None,
+        *,
+        parallel_load: bool = True,
+        triggers: bool = True,
+        model: str | None = None,
+        agents: Mapping[str, Agent[Any]] | None = None,
+        on_event: Callable[[EventRecord], None] | None = None,
+    ) -> None:
+        self.manifest = manifest if isinstance(manifest, Manifest) else manifests.load(manifest or {"agents": {}})
+        self._parallel = parallel_load
+        self._model = model
+        self._on_event = on_event
+        self._serving = triggers and self.manifest.triggered
+        self.arm = True
+        self._given = dict(agents or {})
+        self._graph = Graph()
+        self._stack = AsyncExitStack()
+        self._tasks = TaskSet()
+        self._sources: list[Source] = []
+        self._broken: dict[str, str] = {}
+        self._engine: Engine | None = None
+        self._health: Health | None = None
+        self._deliveries: Deliveries | None = None
+        self._draining = False
+        self._stopped = asyncio.Event()
+        self._cost_usd = 0.0
+        self._seconds = 0.0
+        self._entered = False
+
+    # --- what is in it ---------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Agents and teams by name."""
+        return self._graph.nodes
+
+    @property
+    def agents(self) -> dict[str, Agent[Any]]:
+        """Agents by name."""
+        return {name: node for name, node in self._graph.nodes.items() if isinstance(node, Agent)}
+
+    @property
+    def engine(self) -> Engine | None:
+        """What keeps the events, while triggers run."""
+        return self._engine
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Messages between agents that could not be delivered, of runs that Python code started."""
+        return [failure for node in self._graph.nodes.values() for failure in node.failures]
+
+    def get_agent(self, name: str) -> Agent[TDeps]:
+        """Return an agent.
+
+        Raises:
+            LookupError: There is none of that name; the message lists those there are.
+        """
+        node = self.agents.get(name)
+        if node is None:
+            known = ", ".join(self.agents) or "none yet: enter the pool first"
+            raise LookupError(f"no agent {name!r} in the pool; agents: {known}")
+        return node
+
+    def get_team(self, name: str) -> Team:
+        """Return a team.
+
+        Raises:
+            LookupError: There is none of that name.
+        """
+        teams = {team.name: team for team in self._graph.nodes.values() if isinstance(team, Team)}
+        if name not in teams:
+            raise LookupError(f"no team {name!r} in the pool; teams: {', '.join(teams) or 'none'}")
+        return teams[name]
+
+    # --- starting --------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise StartupError("a pool is entered once; build a new one")
+        self._entered = True
+        started = time.monotonic()
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
+        self._seconds = time.monotonic() - started
+        return self
+
+    async def _open(self) -> None:
+        if missing := check_keys(self.manifest, self._model):
+            raise StartupError("\n".join(missing), usage=True)
+        self._stack.push_async_callback(_close_clients)
+        await self._stack.enter_async_context(self._tasks)
+        services = Services(
+            folder=self.manifest.folder,
+            ask=self._graph.ask,
+            read_resource=self._graph.read_resource,
+            providers=self._graph.providers,
+        )
+        engine: Engine | None = None
+        listeners = Listeners()
+        if self._serving:
+            await self._stack.enter_async_context(listeners)
+            engine = self._engine = open_engine(self.manifest)
+            self._stack.push_async_callback(engine.stop, 0)
+            await engine.open()
+        for name, config in self.manifest.mcp_servers.items():
+            self._graph.providers[name] = plugins.create("mcp_servers", config, services, name)
+        build_nodes(
+            self.manifest, self._graph, services, model=self._model, agents=self._given, parallel=self._parallel
+        )
+        await self._start_parts()
+        if engine is not None:
+            await self._serve(engine, listeners, services)
+
+    async def _start_parts(self) -> None:
+        spans = await self._stack.enter_async_context(Lifespans())
+        needed = {name: self._graph.providers[name] for name, c in self.manifest.mcp_servers.items() if c.required}
+        others = {name: server for name, server in self._graph.providers.items() if name not in needed}
+        agents = {f"agent {name}": _Opened(agent) for name, agent in self.agents.items()}
+        if self._serving:
+            # Triggers are armed while optional servers still start; deliveries of their agents wait for them.
+            self._tasks.spawn(spans.enter_all(others, parallel=self._parallel), name="start of MCP servers")
+            others = {}
+        started = await spans.enter_all({**needed, **others, **agents}, parallel=self._parallel)
+        for name, start in started.items():
+            if start.error is None:
+                continue
+            if name in agents:
+                raise StartupError(reason(start.error)) from start.error
+            if name in needed:
+                place = self.manifest.locate("mcp_servers", name)
+                raise StartupError(
+                    f"{place}: MCP server {name!r} is required and did not start: {reason(start.error)}"
+                ) from start.error
+
+    async def _serve(self, engine: Engine, listeners: Listeners, services: Services) -> None:
+        limits = self.manifest.limits
+        deliveries = self._deliveries = Deliveries(
+            self._graph.nodes,
+            {name: node.redelivery for name, node in self.manifest.nodes.items()},
+            limits.max_hops,
+        )
+        if self.manifest.server is not False and self.arm:
+            taken = {t.port for node in self.manifest.nodes.values() for t in node.triggers if t.type == "webhook"}
+            health = Health(self, self.manifest.server, listeners, avoid=taken)
+            self._health = await self._stack.enter_async_context(health)
+        await engine.start(
+            deliveries,
+            policies(self.manifest),
+            concurrency=limits.concurrency,
+            max_messages_per_event=limits.max_messages_per_event,
+            settled=self._settled,
+        )
+        self._stack.push_async_callback(engine.stop, limits.drain_timeout_s)
+        status_url = self._health.event_url if self._health else _no_url
+        if self.arm:
+            self._sources = build_sources(self.manifest, with_engine(services, engine, listeners, status_url), engine)
+            await self._arm(listeners)
+
+    async def _arm(self, listeners: Listeners) -> None:
+        armed = TaskSet()
+        loop = asyncio.get_running_loop()
+        ready: list[asyncio.Future[None]] = []
+        for source in self._sources:
+            future: asyncio.Future[None] = loop.create_future()
+            ready.append(future)
+            armed.spawn(self._keep(source, future), name=f"trigger {source.trigger.name}")
+
+        async def disarm() -> None:
+            self._draining = listeners.draining = True
+            await armed.cancel()
+
+        self._stack.push_async_callback(disarm)
+        outcomes = await asyncio.gather(*ready, return_exceptions=True)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if errors:
+            usage = any(isinstance(error, StartupError) and error.usage for error in errors)
+            raise StartupError("\n".join(str(error) for error in errors), usage=usage)
+
+    async def _keep(self, source: Source, ready: asyncio.Future[None]) -> None:
+        name, pause_s = source.trigger.name, 1.0
+
+        def started() -> None:
+            self._broken.pop(name, None)
+            if not ready.done():
+                ready.set_result(None)
+
+        while True:
+            try:
+                await source.trigger.run(source.emit, started)
+                why = "it ended"
+            except Exception as error:  # noqa: BLE001 - the supervised border around triggers
+                if not ready.done():
+                    place = "" if isinstance(error, StartupError) else f"trigger {name!r}: {type(error).__name__}: "
+                    usage = isinstance(error, StartupError) and error.usage
+                    ready.set_exception(StartupError(f"{place}{error}", usage=usage))
+                    return
+                why = f"{type(error).__name__}: {error}"
+            self._broken[name] = why
+            logger.error("trigger %r stopped: %s; it is armed again in %.0f s", name, why, pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(60.0, pause_s * 2)
+
+    # --- going on --------------------------------------------------------------------------------------------------
+
+    def _settled(self, record: EventRecord) -> None:
+        self._cost_usd += record.cost_usd or 0.0
+        source = next((source for source in self._sources if source.trigger.name == record.trigger), None)
+        if source is not None:
+            told = source.trigger.settled(record.event, record.status, record.error)
+            self._tasks.spawn(told, name=f"end of event {record.id}")
+        if self._on_event is not None:
+            self._on_event(record)
+
+    async def until_stopped(self) -> None:
+        """Return when `stop` was called."""
+        await self._stopped.wait()
+
+    def stop(self) -> None:
+        """Let `until_stopped` return; leaving the pool then drains it."""
+        self._stopped.set()
+
+    def ready(self) -> Sequence[str]:
+        """Return why the pool is not ready to take events; nothing when it is."""
+        reasons = [f"trigger {name!r}: {why}" for name, why in self._broken.items()]
+        for name, config in self.manifest.mcp_servers.items():
+            server = self._graph.providers.get(name)
+            if config.required and server is not None and server.state != "ready":
+                reasons.append(f"MCP server {name!r} is {server.state}: {server.reason}")
+        if self._draining:
+            reasons.append("draining")
+        return reasons
+
+    async def counts(self) -> Mapping[str, int]:
+        """Return how many events there are by status."""
+        return {} if self._engine is None else await self._engine.counts()
+
+    async def inspect(self, event_id: str) -> EventRecord | None:
+        """Return one event with its deliveries."""
+        return None if self._engine is None else await self._engine.inspect(event_id)
+
+    def metrics(self) -> Iterable[Sample]:
+        """Return what `/metrics` shows beside the counts of events."""
+        if self._deliveries is not None:
+            for (agent, status), count in sorted(self._deliveries.runs.items()):
+                labels = {"agent": agent, "status": status}
+                yield Sample("llmling_runs_total", count, labels, "counter", "Deliveries run, by how they ended.")
+        for name, server in self._graph.providers.items():
+            yield Sample("llmling_mcp_up", server.state == "ready", {"server": name}, "gauge", "1 while it answers.")
+        yield Sample("llmling_cost_usd_total", self._cost_usd, {}, "counter", "US dollars spent by settled events.")
+
+    @property
+    def report(self) -> StartReport:
+        """What is running right now, for people."""
+        return StartReport(
+            agents=tuple(self._agent_state(name, agent) for name, agent in self.agents.items()),
+            triggers=tuple(
+                TriggerState(source.trigger.name, source.config.type, source.node, source.trigger.place)
+                for source in self._sources
+            ),
+            servers=tuple(
+                ServerState(name, server.state, server.reason or "", len(server.tools()), server.start_s)
+                for name, server in self._graph.providers.items()
+            ),
+            server_url=self._health.url if self._health else None,
+            notices=tuple(dict.fromkeys(notice for a in self.agents.values() if (notice := a.parts.notice))),
+            seconds=self._seconds,
+        )
+
+    def _agent_state(self, name: str, agent: Agent[Any]) -> AgentState:
+        parts = agent.parts
+        return AgentState(name, parts.model.name, parts.state, "; ".join(parts.reasons), len(parts.tools()))
+
+    # --- stopping --------------------------------------------------------------------------------------------------
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        self._stopped.set()
+        await self._stack.aclose()
+
+
+class _Opened:
+    """An agent as a context that a task can own."""
+
+    def __init__(self, agent: Agent[Any]) -> None:
+        self._agent = agent
+
+    async def __aenter__(self) -> Agent[Any]:
+        await self._agent.open()
+        return self._agent
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._agent.aclose()
+
+
+def _no_url(event_id: str) -> str | None:
+    return None
+
+
+async def _close_clients() -> None:
+    try:
+        await close_http()
+    except LLMlingError:
+        logger.exception("closing HTTP clients failed")

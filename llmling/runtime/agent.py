@@ -1,0 +1,288 @@
+"""An agent: a model, its tools, its knowledge and the runs made of them."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Self, TypeAlias, TypedDict, TypeVar, Unpack
+
+from llmling import manifest as manifests
+from llmling import plugins
+from llmling.errors import SyncInAsyncError
+from llmling.events import Event
+from llmling.manifest.agents import AgentConfig
+from llmling.manifest.importing import import_object
+from llmling.manifest.root import Manifest
+from llmling.messages import Message, RunResult
+from llmling.protocols import Model, RetryPolicy
+from llmling.runtime import batch
+from llmling.runtime.background import Background
+from llmling.runtime.context import RunContext
+from llmling.runtime.limits import RateLimit
+from llmling.runtime.node import as_message, run_event
+from llmling.runtime.output import OutputType, output_type
+from llmling.runtime.parts import Parts
+from llmling.runtime.run_loop import Profile, RunLoop
+from llmling.runtime.services import Services
+from llmling.runtime.session import Session
+from llmling.runtime.stream import Listener, RunStream, silent
+from llmling.runtime.team import Member
+
+TDeps = TypeVar("TDeps")
+Prompt: TypeAlias = "str | Message"
+
+
+class AgentOptions(TypedDict, total=False):
+    """Further keys of an agent in the manifest, under the same names."""
+
+    description: str
+    model_settings: Mapping[str, Any]
+    knowledge: Sequence[Any]
+    mcp_servers: Sequence[Any]
+    sinks: Sequence[Any]
+    concurrency: int
+    inbox: Mapping[str, Any]
+    retries: Mapping[str, Any]
+    redelivery: Mapping[str, Any]
+    limits: Mapping[str, Any]
+    parallel_tools: bool
+
+
+class Agent(Member, Generic[TDeps]):
+    """Answers prompts with a model, tools and knowledge.
+
+    `Agent("name", model=..., instructions=..., tools=[fn])` is built in Python; `Agent("agent.yml")` is read from a
+    file and, entered with `async with`, runs the triggers written there. Agents without MCP servers and knowledge
+    also work without `async with`. Runs are independent of each other and may go on at once.
+
+    Example:
+        >>> agent = Agent("greeter", model="demo", instructions="You greet people.")
+        >>> result = await agent.run("Greet Ada.")
+    """
+
+    def __init__(
+        self,
+        name: str | Path = "agent",
+        *,
+        model: str | Mapping[str, Any] | Model | None = None,
+        instructions: str | Sequence[str] = (),
+        tools: Sequence[Any] = (),
+        output: type | Mapping[str, Any] | str | None = None,
+        parallel_init: bool = True,
+        **options: Unpack[AgentOptions],
+    ) -> None:
+        self._manifest: Manifest | None = None
+        services = Services()
+        if _is_file(name):
+            self._manifest = manifests.load_agent(name)
+            name, config = next(iter(self._manifest.agents.items()))
+            services = Services(folder=self._manifest.folder)
+        else:
+            config = AgentConfig.model_validate(
+                {**options, "instructions": instructions if isinstance(instructions, str) else list(instructions)}
+            )
+        self._set_up(str(name), config, services, model=model, tools=tools, output=output, parallel_init=parallel_init)
+
+    @classmethod
+    def from_config(
+        cls, name: str, config: AgentConfig, services: Services, *, model: Any = None, parallel_init: bool = True
+    ) -> Self:
+        """Build an agent of a pool; `model` replaces the configured one."""
+        self = cls.__new__(cls)
+        self._manifest = None
+        self._set_up(name, config, services, model=model, tools=(), output=None, parallel_init=parallel_init)
+        return self
+
+    def _set_up(
+        self,
+        name: str,
+        config: AgentConfig,
+        services: Services,
+        *,
+        model: Any,
+        tools: Sequence[Any],
+        output: Any,
+        parallel_init: bool,
+    ) -> None:
+        super().__init__(name, description=config.description, concurrency=config.concurrency, inbox=config.inbox)
+        self.config = config
+        self.parts = Parts(name, config, services, model=model, tools=tools, parallel=parallel_init)
+        self.sinks = [plugins.create("sinks", sink, services) for sink in config.sinks]
+        self._services = services
+        self._background = Background(self, name, services.clock)
+        self._sessions: dict[str, Session] = {}
+        self._host: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        limits = config.limits
+        shape = output if output is not None else config.output
+        self._profile = Profile(
+            agent=name,
+            model=self.parts.model,
+            limits=limits,
+            retries=RetryPolicy(config.retries.attempts, config.retries.backoff_s, config.retries.max_backoff_s),
+            settings=_settings(config),
+            request_timeout_s=config.model_settings.timeout_s,
+            output=None if shape is None else _output(shape, services.folder),
+            parallel_tools=config.parallel_tools,
+            rate=RateLimit(limits.requests_per_minute, services.clock) if limits.requests_per_minute else None,
+            clock=services.clock,
+        )
+
+    # --- lifetime --------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._manifest is not None and self._manifest.triggered and self._host is None:
+            self._host = plugins.load(plugins.POOL)(self._manifest, agents={self.name: self})
+            await self._host.__aenter__()
+        else:
+            await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._host is not None:
+            host, self._host = self._host, None
+            await host.__aexit__(None, None, None)
+        else:
+            await self.aclose()
+
+    async def open(self) -> None:
+        """Start MCP servers and knowledge; a pool calls this for its agents.
+
+        Raises:
+            StartupError: A part that is required did not start.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self.parts.open()
+
+    async def aclose(self) -> None:
+        """Stop background work, what is queued, and the parts."""
+        await self.stop()
+        await self.close_channels()
+        await self.parts.aclose()
+        self._loop = None
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    async def answer(
+        self, message: Message, context: RunContext, *, listen: Listener = silent, streaming: bool = False
+    ) -> RunResult:
+        """Answer one message in its surroundings, without sinks and connections.
+
+        Raises:
+            RunError: The run failed.
+            StartupError: The agent needs `async with` first.
+        """
+        await self.parts.ready()
+        system = await self.parts.system(message, context, self._profile.output)
+        turns = (*((Message.system(system),) if system else ()), *context.history, message)
+        loop = RunLoop(self._profile, self.parts.tools(), context, listen=listen, streaming=streaming)
+        return await loop.run(turns)
+
+    def run_stream(
+        self, prompt: Prompt, *, wait_for_connections: bool | None = None, event: Event | None = None
+    ) -> RunStream:
+        """Start a run whose events can be read as they happen.
+
+        Use `async with` or iterate it at once; leaving early cancels the run and its HTTP request.
+
+        Raises:
+            ValueError: The prompt is empty.
+        """
+        message = as_message(prompt)
+
+        async def start(listen: Listener) -> RunResult:
+            envelope = self.envelope(message, event or run_event(self.name, message))
+            result = await self.answer(message, RunContext(envelope.event), listen=listen, streaming=True)
+            await self.pass_on(result, envelope, wait=wait_for_connections)
+            return result
+
+        return RunStream(start)
+
+    def run_sync(self, prompt: Prompt) -> RunResult:
+        """Run from code without an event loop, on any thread.
+
+        Raises:
+            SyncInAsyncError: Called inside a running event loop; write `await agent.run(...)` there.
+            RunError: The run failed.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            caller = traceback.extract_stack(limit=2)[0]
+            raise SyncInAsyncError(
+                f"run_sync was called inside a running event loop at {caller.filename}:{caller.lineno}; "
+                "write `await agent.run(...)` there"
+            )
+        if self._loop is not None and self._loop.is_running():
+            return asyncio.run_coroutine_threadsafe(self.run(prompt), self._loop).result()
+        return asyncio.run(self._alone(self.run(prompt)))
+
+    async def _alone(self, run: Coroutine[Any, Any, RunResult]) -> RunResult:
+        result = await run
+        await self._under_way.wait()
+        return result
+
+    async def run_many(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_concurrency: int | None = None,
+        timeout_s: float | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Run every prompt, at most `max_concurrency` at once; outcomes come in the order of the prompts.
+
+        Raises:
+            Exception: The first failure, unless `return_exceptions`; the other runs are cancelled then.
+        """
+        return await batch.run_many(
+            self,
+            prompts,
+            max_concurrency=max_concurrency,
+            timeout_s=timeout_s,
+            return_exceptions=return_exceptions,
+        )
+
+    def as_completed(
+        self, prompts: Sequence[Prompt], *, max_concurrency: int | None = None, timeout_s: float | None = None
+    ) -> AsyncIterator[tuple[int, RunResult | Exception]]:
+        """Yield `(index, outcome)` as the runs end; leaving the loop cancels the rest."""
+        return batch.as_completed(self, prompts, max_concurrency=max_concurrency, timeout_s=timeout_s)
+
+    def session(self, id: str) -> Session:  # noqa: A002
+        """Return the conversation of that id, new or going on; it lives as long as this agent."""
+        return self._sessions.setdefault(id, Session(self, id))
+
+    async def run_in_background(
+        self, prompt: str | Callable[[], str], *, interval: float, max_count: int | None = None
+    ) -> asyncio.Task[RunResult | None]:
+        """Run a prompt every `interval` seconds and return the task; a second call replaces the first.
+
+        A failing round is logged and the rounds go on. `stop` and leaving the pool end them; awaiting the task gives
+        the last result.
+
+        Raises:
+            ValueError: The prompt is empty.
+        """
+        return await self._background.start(prompt, interval=interval, max_count=max_count)
+
+    async def stop(self) -> None:
+        """End the background rounds."""
+        await self._background.stop()
+
+
+def _is_file(name: str | Path) -> bool:
+    return isinstance(name, Path) or name.endswith((".yml", ".yaml"))
+
+
+def _output(shape: Any, folder: Path) -> OutputType:
+    return output_type(import_object(shape, folder) if isinstance(shape, str) else shape)
+
+
+def _settings(config: AgentConfig) -> dict[str, Any]:
+    plain = config.model_settings.model_dump(exclude_none=True, exclude={"timeout_s", "extra"})
+    return {**plain, **config.model_settings.extra}

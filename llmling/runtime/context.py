@@ -1,0 +1,83 @@
+"""What surrounds one run: its event, its journal, what it has spent, and how deep it is nested."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from llmling.events import Event
+from llmling.messages import Message, Usage
+from llmling.protocols import Recorder, Step
+
+
+class NoJournal:
+    """The journal of runs that no engine keeps: it remembers nothing."""
+
+    def recorded(self, key: str) -> Step | None:
+        """Return None: nothing was recorded."""
+        return None
+
+    async def record(self, step: Step, *, committed: bool = False) -> None:
+        """Forget the step."""
+
+
+class ScopedJournal:
+    """A part of a journal for a run inside a run: every key gets a prefix."""
+
+    __slots__ = ("_journal", "_prefix")
+
+    def __init__(self, journal: Recorder, prefix: str) -> None:
+        self._journal = journal
+        self._prefix = prefix
+
+    def recorded(self, key: str) -> Step | None:
+        """Return the step recorded under the prefixed key."""
+        return self._journal.recorded(self._prefix + key)
+
+    async def record(self, step: Step, *, committed: bool = False) -> None:
+        """Record the step under the prefixed key."""
+        await self._journal.record(Step(self._prefix + step.key, step.kind, step.data), committed=committed)
+
+
+NO_JOURNAL = NoJournal()
+
+
+@dataclass(slots=True)
+class Meter:
+    """What was spent by requests that were really made; replayed ones do not count again."""
+
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    outer: Meter | None = None
+
+    def add(self, usage: Usage, cost_usd: float | None) -> None:
+        """Count one request, here and for every run around this one."""
+        self.usage += usage
+        if cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + cost_usd
+        if self.outer is not None:
+            self.outer.add(usage, cost_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """The surroundings of one run.
+
+    `agents` are the agents around this run, outermost first; it bounds agents that use each other as tools.
+    """
+
+    event: Event
+    journal: Recorder = NO_JOURNAL
+    meter: Meter = field(default_factory=Meter)
+    history: tuple[Message, ...] = ()
+    agents: tuple[str, ...] = ()
+
+    def within(self, agent: str, prefix: str) -> RunContext:
+        """Return the surroundings of a run inside this one."""
+        return RunContext(
+            self.event, ScopedJournal(self.journal, prefix), Meter(outer=self.meter), (), (*self.agents, agent)
+        )
+
+
+current_run: ContextVar[RunContext | None] = ContextVar("llmling_run", default=None)
+"""The run whose tool is being called; tools that are agents run inside it."""

@@ -1,0 +1,118 @@
+"""One delivery from the engine: run the agent, send the answer, name what follows, and say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from llmling.errors import DecisionNeeded, LLMlingError, ModelError, RunError
+from llmling.manifest.agents import RedeliveryConfig
+from llmling.messages import Message, RunResult
+from llmling.protocols import Again, Answer, Dead, Delivery, Done, Settlement, Step, Waiting, Work
+from llmling.runtime.context import RunContext
+from llmling.runtime.node import CallableNode, Dropped, Node, hop_limit
+
+if TYPE_CHECKING:
+    from llmling.runtime.connection import Connection
+
+logger = logging.getLogger("llmling.delivery")
+
+
+class Deliveries:
+    """Runs deliveries on the nodes of a pool; what an engine is started with."""
+
+    def __init__(self, nodes: Mapping[str, Node], redelivery: Mapping[str, RedeliveryConfig], max_hops: int) -> None:
+        self._nodes = nodes
+        self._redelivery = redelivery
+        self._max_hops = max_hops
+        self.runs: dict[tuple[str, str], int] = {}
+
+    async def __call__(self, work: Work) -> Settlement:
+        """Run one delivery to its settlement; only a defect of llmling itself raises."""
+        node = self._nodes[work.delivery.agent]
+        context = RunContext(work.event, work.journal)
+        try:
+            result = await node.answer(work.delivery.message, context)
+            await self._send(node, result, work)
+            successors = await self._successors(node, result.message, work, work.delivery.id, work.delivery.hops)
+        except DecisionNeeded as error:
+            return self._ended(node, Waiting(str(error)))
+        except LLMlingError as error:
+            return self._ended(node, self._failed(error, work, context.meter.cost_usd))
+        settlement = Done(result.response, tuple(successors), context.meter.usage, context.meter.cost_usd, result.model)
+        return self._ended(node, settlement)
+
+    def _ended(self, node: Node, settlement: Settlement) -> Settlement:
+        key = (node.name, type(settlement).__name__.lower())
+        self.runs[key] = self.runs.get(key, 0) + 1
+        return settlement
+
+    def _failed(self, error: LLMlingError, work: Work, cost_usd: float | None) -> Settlement:
+        # What is not a failure of the run itself (a part still down, a full disk) may pass, so it is tried again.
+        retryable = error.retryable if isinstance(error, RunError) else True
+        if not retryable:
+            return Dead(str(error), cost_usd)
+        policy = self._redelivery[work.delivery.agent]
+        ceiling = min(policy.max_backoff_s, policy.backoff_s * 2 ** (work.attempt - 1))
+        after_s = random.uniform(ceiling / 2, ceiling)
+        if isinstance(error, ModelError) and error.retry_after_s is not None:
+            after_s = max(after_s, error.retry_after_s)
+        return Again(str(error), after_s, cost_usd)
+
+    async def _send(self, node: Node, result: RunResult, work: Work) -> None:
+        answer = Answer(result.response, result.content, result.message, work.event, node.name, work.delivery.id)
+        for index, sink in enumerate(node.sinks):
+            key = f"sink {index}:sent"
+            if work.journal.recorded(key) is None:
+                await sink.send(answer)
+                await work.journal.record(Step(key, "sent", {"sink": sink.name}))
+
+    async def _successors(self, node: Node, answer: Message, work: Work, path: str, hops: int) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        for index, connection in enumerate(node.connections):
+            deliveries.extend(await self._follow(connection, answer, work, f"{path}/{_part(connection, index)}", hops))
+        return deliveries
+
+    async def _follow(
+        self, connection: Connection, answer: Message, work: Work, path: str, hops: int
+    ) -> list[Delivery]:
+        target = connection.target
+        try:
+            message = await connection.shape(answer, work.event)
+        except Exception as error:  # noqa: BLE001 - the border to conditions and transforms of the user
+            reason = f"connection {connection.source.name} >> {target.name}: {type(error).__name__}: {error}"
+            logger.warning("event %s: %s", work.event.id, reason)
+            return [Delivery(path, work.event.id, target.name, answer, hops + 1, dead=reason)]
+        if message is None:
+            return []
+        if hops + 1 > self._max_hops:
+            reason = hop_limit(connection.source.name, target.name, self._max_hops)
+            return [Delivery(path, work.event.id, target.name, message, hops + 1, dead=reason)]
+        if self._nodes.get(target.name) is target:
+            return [Delivery(path, work.event.id, target.name, message, hops + 1)]
+        return await self._inline(target, message, work, path, hops + 1)
+
+    async def _inline(self, target: Node, message: Message, work: Work, path: str, hops: int) -> list[Delivery]:
+        # A callable or an agent from outside the manifest has no name another process could find: it is run here,
+        # as part of this delivery, and repeated with it.
+        try:
+            result = await target.answer(message, RunContext(work.event))
+        except Dropped:
+            return []
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a failing target never fails its source
+            reason = f"{type(error).__name__}: {error}" if isinstance(target, CallableNode) else str(error)
+            return [Delivery(path, work.event.id, target.name, message, hops, dead=reason)]
+        return await self._successors(target, result.message, work, path, hops)
+
+
+def _part(connection: Connection, index: int) -> str:
+    # Two edges to one target are two deliveries; the position keeps their ids apart and the same on every attempt.
+    first = next(
+        number for number, other in enumerate(connection.source.connections) if other.target is connection.target
+    )
+    return connection.target.name if first == index else f"{connection.target.name}.{index}"

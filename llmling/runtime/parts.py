@@ -1,0 +1,186 @@
+"""The parts of one agent: model, tools, MCP servers, knowledge; started in parallel, one owner task each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from llmling import plugins
+from llmling.errors import LLMlingError, StartupError
+from llmling.manifest.agents import AgentConfig
+from llmling.manifest.models import ModelConfig
+from llmling.messages import Message
+from llmling.protocols import KnowledgeSource, Model, Tool, ToolProvider
+from llmling.runtime.context import RunContext
+from llmling.runtime.lifespan import Lifespans, reason
+from llmling.runtime.output import OutputType
+from llmling.runtime.scope import current_event
+from llmling.runtime.services import Services
+from llmling.templates import template
+
+logger = logging.getLogger("llmling")
+_model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
+
+
+class Parts:
+    """What an agent is made of. `failures` names the parts that did not start, with the reason."""
+
+    def __init__(
+        self,
+        agent: str,
+        config: AgentConfig,
+        services: Services,
+        *,
+        model: Any = None,
+        tools: Sequence[Any] = (),
+        parallel: bool = True,
+    ) -> None:
+        self._agent = agent
+        self._config = config
+        self._parallel = parallel
+        self.model: Model = _model(config.model if model is None else model, services)
+        self._tools: list[Tool] = [plugins.create("tools", tool, services) for tool in config.tools]
+        if tools:
+            as_tool = plugins.load(plugins.AS_TOOL)
+            self._tools.extend(as_tool(tool) for tool in tools)
+        self.providers: list[ToolProvider] = []
+        self._own: dict[str, ToolProvider] = {}
+        for index, server in enumerate(config.mcp_servers):
+            if isinstance(server, str):
+                self.providers.append(_shared(agent, server, services))
+            else:
+                own: ToolProvider = plugins.create("mcp_servers", server, services, f"{agent}_{index}")
+                self.providers.append(own)
+                self._own[f"mcp_servers[{index}]"] = own
+        self._knowledge: dict[str, KnowledgeSource] = {
+            f"knowledge[{index}] ({source.type})": plugins.create("knowledge", source, services)
+            for index, source in enumerate(config.knowledge)
+        }
+        instructions = config.instructions
+        self._instructions = [instructions] if isinstance(instructions, str) else list(instructions)
+        self._spans: AsyncExitStack | None = None
+        self.failures: dict[str, str] = {}
+        self.seconds: Mapping[str, float] = {}
+
+    @property
+    def _needs_opening(self) -> bool:
+        return bool(self._own or self._knowledge)
+
+    async def open(self) -> None:
+        """Start MCP servers and knowledge sources of this agent.
+
+        A part that fails is left out and named in `failures`; the agent works without it.
+
+        Raises:
+            StartupError: An MCP server with `required: true` did not start.
+        """
+        if self._spans is not None:
+            return
+        entered: dict[str, AbstractAsyncContextManager[Any]] = {**self._own, **self._knowledge}
+        stack = AsyncExitStack()
+        spans = await stack.enter_async_context(Lifespans())
+        try:
+            started = await spans.enter_all(entered, parallel=self._parallel)
+        except BaseException:
+            await stack.aclose()
+            raise
+        self._spans = stack
+        self.seconds = {part: start.seconds for part, start in started.items()}
+        for part, start in started.items():
+            if start.error is None:
+                continue
+            message = f"agent {self._agent!r}, {part}: {reason(start.error)}"
+            if part in self._own:
+                await self.aclose()
+                raise StartupError(message) from start.error
+            self.failures[part] = reason(start.error)
+            logger.warning("%s; the agent works without it", message)
+
+    async def aclose(self) -> None:
+        """Stop what `open` started."""
+        stack, self._spans = self._spans, None
+        if stack is not None:
+            await stack.aclose()
+
+    async def ready(self) -> None:
+        """Return when every MCP server has started or given up for now.
+
+        Raises:
+            StartupError: `async with` was forgotten.
+        """
+        if self._needs_opening and self._spans is None:
+            raise StartupError(
+                f"agent {self._agent!r} has MCP servers or knowledge: use `async with agent:` before running it"
+            )
+        for provider in self.providers:
+            await provider.settled()
+
+    @property
+    def notice(self) -> str:
+        """A line a person should read about the model, such as that it is a demo; else empty."""
+        return getattr(self.model, "notice", None) or ""
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the agent is not whole: parts that did not start, MCP servers that are down."""
+        down = [f"MCP server {p.name!r}: {p.reason}" for p in self.providers if p.state in {"broken", "stopped"}]
+        return [*(f"{part}: {why}" for part, why in self.failures.items()), *down]
+
+    @property
+    def state(self) -> Literal["ready", "starting", "degraded"]:
+        """How the agent is."""
+        if self.reasons:
+            return "degraded"
+        return "starting" if any(provider.state == "starting" for provider in self.providers) else "ready"
+
+    def tools(self) -> list[Tool]:
+        """Return the tools on offer right now."""
+        return [*self._tools, *(tool for provider in self.providers for tool in provider.tools())]
+
+    async def system(self, message: Message, context: RunContext, output: OutputType | None) -> str:
+        """Return the system message of one run: instructions, knowledge, and the shape of the answer.
+
+        Raises:
+            TemplateFailed: The instructions ask for something that is not there.
+        """
+        values = {"event": context.event, "agent": self._agent}
+        blocks = [text for source in self._instructions if (text := template(source)(values).strip())]
+        token = current_event.set(context.event)
+        try:
+            texts = await asyncio.gather(*(self._known(name, message.text) for name in self._knowledge))
+        finally:
+            current_event.reset(token)
+        blocks.extend(text for text in texts if text)
+        if output is not None:
+            schema = json.dumps(output.schema, ensure_ascii=False)
+            blocks.append(f"Answer with nothing but JSON that matches this JSON Schema:\n{schema}")
+        return "\n\n".join(blocks)
+
+    async def _known(self, name: str, query: str) -> str:
+        source = self._knowledge[name]
+        try:
+            text = f"({self.failures[name]})" if name in self.failures else await source.text(query)
+        except LLMlingError as error:
+            logger.warning("agent %r, %s: %s", self._agent, name, error)
+            text = f"(not available right now: {error})"
+        return f'<knowledge title="{source.title}">\n{text.strip()}\n</knowledge>' if text.strip() else ""
+
+
+def _model(model: Any, services: Services) -> Model:
+    if isinstance(model, str | Mapping):
+        model = _model_config.validate_python(model)
+    return model if hasattr(model, "request") else plugins.create("models", model, services)
+
+
+def _shared(agent: str, server: str, services: Services) -> ToolProvider:
+    try:
+        return services.providers[server]
+    except KeyError:
+        known = ", ".join(services.providers) or "none"
+        raise StartupError(f"agent {agent!r}: MCP server {server!r} is not in the pool; known: {known}") from None

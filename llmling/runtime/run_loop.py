@@ -1,0 +1,280 @@
+"""One run: ask the model, call the tools it wants, and so on until it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmling.errors import DecisionNeeded, LimitExceeded, ModelError, OutputError, RunError, ToolError
+from llmling.events import new_id
+from llmling.manifest.agents import LimitsConfig
+from llmling.messages import Message, RunResult, ToolCallPart, ToolCallResponsePart, Usage
+from llmling.protocols import Model, ModelRequest, ModelResponse, RetryPolicy, Step, TextDelta, Tool, ToolSpec
+from llmling.runtime.clock import SYSTEM_CLOCK, Clock
+from llmling.runtime.context import RunContext, current_run
+from llmling.runtime.limits import RateLimit, check_limits
+from llmling.runtime.output import OutputType
+from llmling.runtime.retry import request_with_retries, stream_with_retries
+from llmling.runtime.stream import Listener, RunEvent, RunEventType, silent
+
+logger = logging.getLogger("llmling.run")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What stays the same from run to run of one agent."""
+
+    agent: str
+    model: Model
+    limits: LimitsConfig = LimitsConfig()
+    retries: RetryPolicy = RetryPolicy()
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    request_timeout_s: float = 60.0
+    output: OutputType | None = None
+    parallel_tools: bool = True
+    rate: RateLimit | None = None
+    clock: Clock = SYSTEM_CLOCK
+
+
+class RunLoop:
+    """One run in progress; used once.
+
+    Every model reply and tool result is recorded in the journal of `context`. A run that starts again takes them
+    from there and neither pays nor acts twice; a tool call that was in flight and is not repeatable ends it with
+    `DecisionNeeded`.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        tools: Sequence[Tool],
+        context: RunContext,
+        *,
+        listen: Listener = silent,
+        streaming: bool = False,
+    ) -> None:
+        self.run_id = new_id()
+        self._profile = profile
+        self._tools = {tool.spec.name: tool for tool in tools}
+        self._specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in tools)
+        self._context = context
+        self._listen = listen
+        self._streaming = streaming
+        self._usage = Usage()
+        self._cost_usd: float | None = None
+        self._model = profile.model.name
+        self._demo = False
+        self._reasks_left = profile.retries.attempts - 1
+
+    async def run(self, messages: Sequence[Message]) -> RunResult:
+        """Answer an exchange that ends with the user's message.
+
+        Raises:
+            RunError: The run failed; `LimitExceeded` names the key to raise. Its `cost_usd` is what was spent.
+        """
+        started = time.perf_counter()
+        self._say("run_started", f"{self._profile.agent} started", model=self._model)
+        timeout_s = self._profile.limits.timeout_s
+        try:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    exchange, content, response = await self._turns(list(messages))
+            except TimeoutError:
+                raise LimitExceeded(
+                    f"run of agent {self._profile.agent!r} took longer than {timeout_s:g} s: raise limits.timeout_s"
+                ) from None
+        except RunError as error:
+            self._say("run_failed", str(error), error=type(error).__name__)
+            raise
+        result = RunResult(
+            content=content,
+            message=response.message,
+            messages=tuple(exchange),
+            usage=self._usage,
+            model=self._model,
+            agent=self._profile.agent,
+            run_id=self.run_id,
+            cost_usd=self._cost_usd,
+            latency_s=time.perf_counter() - started,
+            stop_reason=response.finish_reason,
+            demo=self._demo,
+        )
+        self._say("run_completed", response.message.text, result=result, cost_usd=self._cost_usd)
+        return result
+
+    async def _turns(self, exchange: list[Message]) -> tuple[list[Message], Any, ModelResponse]:
+        limits = self._profile.limits
+        for iteration in range(limits.max_iterations):
+            response, replayed = await self._reply(iteration, exchange)
+            self._count(response)
+            exchange.append(response.message)
+            calls = response.message.tool_calls
+            if not calls:
+                try:
+                    content = self._content(response)
+                except OutputError as error:
+                    if self._reasks_left <= 0:
+                        raise
+                    self._reasks_left -= 1
+                    self._say("retry", f"answer does not match the output schema: {error}")
+                    exchange.append(Message.user(f"{error}\nAnswer again, with the corrected JSON only."))
+                    continue
+                if not replayed:
+                    await self._record(f"{iteration}:reply", "reply", response.to_dict())
+                return exchange, content, response
+            if not replayed:
+                await self._record(f"{iteration}:reply", "reply", response.to_dict())
+            self._usage += Usage(tool_calls=len(calls))
+            check_limits(self._profile.agent, limits, self._usage, self._cost_usd)
+            exchange.append(Message("tool", tuple(await self._call_all(iteration, calls))))
+        raise LimitExceeded(
+            f"agent {self._profile.agent!r} made {limits.max_iterations} model requests without a final answer: "
+            "raise limits.max_iterations"
+        )
+
+    def _content(self, response: ModelResponse) -> Any:
+        text = response.message.text
+        return text if self._profile.output is None else self._profile.output.parse(text)
+
+    # --- the model -------------------------------------------------------------------------------------------------
+
+    async def _reply(self, iteration: int, exchange: list[Message]) -> tuple[ModelResponse, bool]:
+        step = self._context.journal.recorded(f"{iteration}:reply")
+        if step is not None:
+            return ModelResponse.from_dict(step.data), True
+        profile = self._profile
+        if profile.rate is not None:
+            await profile.rate.wait()
+        request = ModelRequest(
+            tuple(exchange),
+            self._specs,
+            profile.output.schema if profile.output else None,
+            profile.settings,
+            profile.request_timeout_s,
+            profile.retries,
+        )
+        self._say("model_request", f"request {iteration + 1} to {self._model}", iteration=iteration)
+        if self._streaming:
+            response = await self._streamed(request)
+        else:
+            response = await request_with_retries(
+                profile.model, request, profile.retries, clock=profile.clock, on_retry=self._retried
+            )
+        self._context.meter.add(response.usage, response.cost_usd)
+        return response, False
+
+    async def _streamed(self, request: ModelRequest) -> ModelResponse:
+        profile = self._profile
+        async for part in stream_with_retries(
+            profile.model, request, profile.retries, clock=profile.clock, on_retry=self._retried
+        ):
+            if isinstance(part, TextDelta):
+                self._say("text_delta", part.text)
+            else:
+                return part
+        raise ModelError(f"the stream of {self._model} ended without an answer", retryable=True)
+
+    def _retried(self, error: ModelError, wait_s: float) -> None:
+        self._say("retry", f"{error}; next try in {wait_s:.1f} s", status=error.status, wait_s=wait_s)
+
+    def _count(self, response: ModelResponse) -> None:
+        self._usage += response.usage
+        if response.cost_usd is not None:
+            self._cost_usd = (self._cost_usd or 0.0) + response.cost_usd
+        self._model = response.model or self._model
+        self._demo = self._demo or response.demo
+        # An answer that ends the run is given even when it passed a limit: it is paid for.
+        if response.message.tool_calls:
+            check_limits(self._profile.agent, self._profile.limits, self._usage, self._cost_usd)
+
+    # --- tools -----------------------------------------------------------------------------------------------------
+
+    async def _call_all(self, iteration: int, calls: Sequence[ToolCallPart]) -> list[ToolCallResponsePart]:
+        keys = [f"{iteration}.{index}" for index in range(len(calls))]
+        if not self._profile.parallel_tools or len(calls) == 1:
+            return [await self._call(key, part) for key, part in zip(keys, calls, strict=True)]
+        tasks: list[asyncio.Task[ToolCallResponsePart]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks.extend(group.create_task(self._call(key, part)) for key, part in zip(keys, calls, strict=True))
+        except* RunError as errors:
+            # Nothing but the end of the run is raised by a call, and one end is enough.
+            raise _first(errors) from None
+        return [task.result() for task in tasks]
+
+    async def _call(self, key: str, call: ToolCallPart) -> ToolCallResponsePart:
+        step = self._context.journal.recorded(f"{key}:result")
+        if step is not None:
+            return ToolCallResponsePart(call.id, call.name, step.data["response"], step.data["failed"])
+        tool = self._tools.get(call.name)
+        self._say("tool_called", f"{call.name}({call.arguments_json()})", tool=call.name, call_id=call.id)
+        if tool is None:
+            known = ", ".join(sorted(self._tools)) or "none"
+            part = ToolCallResponsePart(
+                call.id, call.name, f"unknown tool {call.name!r}; known tools: {known}", failed=True
+            )
+        elif isinstance(call.arguments, str):
+            part = ToolCallResponsePart(call.id, call.name, _malformed(call.arguments), failed=True)
+        else:
+            await self._mark(key, call, tool)
+            part = await self._invoke(key, call, tool, call.arguments)
+        await self._record(f"{key}:result", "result", {"response": part.response, "failed": part.failed})
+        self._say("tool_failed" if part.failed else "tool_result", part.response, tool=call.name, call_id=call.id)
+        return part
+
+    async def _mark(self, key: str, call: ToolCallPart, tool: Tool) -> None:
+        if tool.repeatable:
+            return
+        if self._context.journal.recorded(f"{key}:call") is not None:
+            raise DecisionNeeded(
+                f"tool {call.name!r} was being called when the process ended, and it is not marked `idempotent: true`: "
+                f"look whether it took effect, then `llmling events retry` calls it again and `drop` gives up. "
+                f"Arguments: {call.arguments_json()[:500]}"
+            )
+        step = Step(f"{key}:call", "call", {"tool": call.name, "arguments": call.arguments_json()})
+        await self._context.journal.record(step, committed=True)
+
+    async def _invoke(
+        self, key: str, call: ToolCallPart, tool: Tool, arguments: Mapping[str, Any]
+    ) -> ToolCallResponsePart:
+        token = current_run.set(self._context.within(self._profile.agent, f"{key}/"))
+        try:
+            return ToolCallResponsePart(call.id, call.name, await tool.call(arguments))
+        except ToolError as error:
+            return ToolCallResponsePart(call.id, call.name, str(error), failed=True)
+        except DecisionNeeded:
+            raise
+        except Exception as error:  # the border to what users wrote: the model sees every failure
+            logger.warning("tool %r of agent %r failed", call.name, self._profile.agent, exc_info=True)
+            return ToolCallResponsePart(call.id, call.name, f"{type(error).__name__}: {error}", failed=True)
+        finally:
+            current_run.reset(token)
+
+    # --- telling ---------------------------------------------------------------------------------------------------
+
+    async def _record(self, key: str, kind: Any, data: Mapping[str, Any]) -> None:
+        await self._context.journal.record(Step(key, kind, data))
+
+    def _say(self, type_: RunEventType, message: str, *, result: RunResult | None = None, **data: Any) -> None:
+        if self._listen is not silent:
+            self._listen(RunEvent(type_, self.run_id, self._profile.agent, message, data, result))
+
+
+def _malformed(arguments: str) -> str:
+    try:
+        json.loads(arguments)
+    except ValueError as error:
+        return f"the arguments are not valid JSON ({error}): send one JSON object"
+    return "the arguments are not a JSON object: send one JSON object"
+
+
+def _first(group: BaseExceptionGroup[RunError]) -> RunError:
+    error = group.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,124 @@
+"""The typed event stream of one run."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from llmling.messages import RunResult
+
+RunEventType: TypeAlias = Literal[
+    "run_started",
+    "model_request",
+    "text_delta",
+    "tool_called",
+    "tool_result",
+    "tool_failed",
+    "retry",
+    "run_completed",
+    "run_failed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One thing that happened in a run.
+
+    `message` says it for people, `data` holds the facts; `result` is set on `run_completed`.
+    """
+
+    type: RunEventType
+    run_id: str
+    agent: str
+    message: str
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    result: RunResult | None = None
+    time: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+
+    @property
+    def text(self) -> str:
+        """The piece of text of a `text_delta`, else empty."""
+        return self.message if self.type == "text_delta" else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data JSON can hold."""
+        return {
+            "type": self.type,
+            "run_id": self.run_id,
+            "agent": self.agent,
+            "message": self.message,
+            "time": self.time.isoformat(),
+            **self.data,
+        }
+
+
+Listener: TypeAlias = Callable[[RunEvent], None]
+
+
+def silent(event: RunEvent) -> None:
+    """Listen to nothing."""
+
+
+class RunStream:
+    """A run whose events can be read while it goes on.
+
+    Use it as `async with agent.run_stream(...) as stream: async for event in stream`, or iterate it at once. Leaving
+    the block or the loop early cancels the run and its HTTP request. An error of the run is raised after its
+    `run_failed` event. `result` is there once the stream has ended.
+    """
+
+    def __init__(self, start: Callable[[Listener], Awaitable[RunResult]]) -> None:
+        self._start = start
+        self._events: asyncio.Queue[RunEvent | None] = asyncio.Queue()
+        self._task: asyncio.Task[RunResult] | None = None
+
+    @property
+    def result(self) -> RunResult:
+        """The outcome of the run.
+
+        Raises:
+            RuntimeError: The stream has not ended yet.
+            RunError: The run failed.
+        """
+        if self._task is None or not self._task.done():
+            raise RuntimeError("the stream has not ended: read it to its end before asking for the result")
+        return self._task.result()
+
+    async def __aenter__(self) -> RunStream:
+        self._begin()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+
+    def _begin(self) -> asyncio.Task[RunResult]:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="llmling run_stream")
+        return self._task
+
+    async def _run(self) -> RunResult:
+        try:
+            return await self._start(self._events.put_nowait)
+        finally:
+            self._events.put_nowait(None)
+
+    async def _end(self) -> None:
+        task = self._task
+        if task is None:
+            return
+        if not task.done():
+            task.cancel()
+        # The error of a failed run was raised by the iteration; here it is only collected.
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def __aiter__(self) -> AsyncIterator[RunEvent]:
+        task = self._begin()
+        try:
+            while (event := await self._events.get()) is not None:
+                yield event
+            await task
+        finally:
+            await self._end()

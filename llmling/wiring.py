@@ -1,0 +1,182 @@
+"""From a manifest to live parts: nodes and their connections, triggers and the way from a trigger to the engine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llmling import plugins
+from llmling.errors import LimitExceeded, StartupError
+from llmling.events import Event, render
+from llmling.manifest.importing import import_object
+from llmling.manifest.root import Manifest
+from llmling.messages import Message, RunResult
+from llmling.models.keys import missing_key
+from llmling.protocols import Delivery, Engine, Policy, Receipt, Sink, Trigger
+from llmling.runtime.agent import Agent
+from llmling.runtime.context import RunContext, current_run
+from llmling.runtime.node import Node, run_event
+from llmling.runtime.services import Services
+from llmling.runtime.team import Team
+from llmling.templates import TemplateFailed, expression
+
+logger = logging.getLogger("llmling")
+MOST_NESTED_RUNS = 10
+
+
+@dataclass(slots=True)
+class Graph:
+    """The nodes of a pool, by name, and the ways its parts find each other."""
+
+    nodes: dict[str, Node] = field(default_factory=dict[str, Node])
+    providers: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    async def ask(self, name: str, prompt: str) -> RunResult:
+        """Run an agent as a tool of the run going on, without its sinks and connections.
+
+        Raises:
+            LimitExceeded: Agents ask each other without end.
+            RunError: It failed.
+        """
+        message = Message.user(prompt)
+        context = current_run.get() or RunContext(run_event(name, message))
+        if len(context.agents) > MOST_NESTED_RUNS:
+            raise LimitExceeded(f"agents ask each other without end: {' > '.join(context.agents)} > {name}")
+        return await self.nodes[name].answer(message, context)
+
+    async def read_resource(self, server: str, uri: str) -> str:
+        """Read a resource of an MCP server of the pool."""
+        return await self.providers[server].read_resource(uri)
+
+
+def open_engine(manifest: Manifest) -> Engine:
+    """Return the engine of a manifest, not opened yet."""
+    return plugins.create("engines", manifest.engine, manifest.folder)
+
+
+def check_keys(manifest: Manifest, model: str | None = None, env: Mapping[str, str] | None = None) -> list[str]:
+    """Return a line for every agent whose model needs a key that is not in the environment."""
+    if model is not None:
+        return []
+    lines: list[str] = []
+    for name, agent in manifest.agents.items():
+        missing = missing_key(agent.model, os.environ if env is None else env)
+        if missing is not None:
+            place = manifest.locate("agents", name, "model")
+            lines.append(f"{place}: agent {name!r}: {missing}")
+    return lines
+
+
+def build_nodes(
+    manifest: Manifest,
+    graph: Graph,
+    services: Services,
+    *,
+    model: str | None = None,
+    agents: Mapping[str, Agent[Any]] | None = None,
+    parallel: bool = True,
+) -> None:
+    """Fill the graph with the agents, teams and connections of a manifest."""
+    for name, config in manifest.agents.items():
+        ready = (agents or {}).get(name)
+        graph.nodes[name] = ready or Agent[Any].from_config(name, config, services, model=model, parallel_init=parallel)
+    for name in manifest.teams:
+        _team(name, manifest, graph, services, ())
+    for name, config in manifest.nodes.items():
+        node = graph.nodes[name]
+        node.max_hops = manifest.limits.max_hops
+        node.max_messages = manifest.limits.max_messages_per_event
+        for edge in config.connections:
+            transform = import_object(edge.transform, manifest.folder) if edge.transform else None
+            node.connect_to(graph.nodes[edge.to], when=edge.when, transform=transform, wait=edge.wait)
+
+
+def _team(name: str, manifest: Manifest, graph: Graph, services: Services, outer: tuple[str, ...]) -> Node:
+    if name in graph.nodes:
+        return graph.nodes[name]
+    if name in outer:
+        raise StartupError(f"team {name!r} contains itself: {' > '.join((*outer, name))}", usage=True)
+    config = manifest.teams[name]
+    team = Team(
+        [_team(member, manifest, graph, services, (*outer, name)) for member in config.members],
+        mode=config.mode,
+        name=name,
+        description=config.description,
+        concurrency=config.concurrency,
+        inbox=config.inbox,
+    )
+    sinks: list[Sink] = [plugins.create("sinks", sink, services) for sink in config.sinks]
+    team.sinks = sinks
+    graph.nodes[name] = team
+    return team
+
+
+def policies(manifest: Manifest) -> dict[str, Policy]:
+    """Return how deliveries of each node are handed out."""
+    return {
+        name: Policy(node.concurrency, node.inbox.size, node.inbox.overflow, node.redelivery.attempts)
+        for name, node in manifest.nodes.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A trigger, the node it runs, and the way its events take into the engine."""
+
+    config: Any
+    node: str
+    trigger: Trigger
+    engine: Engine
+
+    async def emit(
+        self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
+    ) -> Receipt:
+        """Commit an event with its first delivery; see `protocols.Emit`."""
+        wanted, dead = self._wanted(event, dead)
+        delivery: Delivery | None = None
+        if wanted and dead is None:
+            try:
+                message = render(event, self.config.prompt)
+                if not message.text.strip():
+                    dead = f"trigger {self.trigger.name!r} made an empty message of this event: check its `prompt`"
+                else:
+                    delivery = Delivery(f"{event.id}/{self.node}", event.id, self.node, message)
+            except TemplateFailed as error:
+                dead = f"trigger {self.trigger.name!r}, prompt: {error}"
+        return await self.engine.accept(
+            event,
+            delivery,
+            trigger=self.trigger.name,
+            agent=self.node,
+            key=key,
+            keep_key_s=keep_key_s,
+            outcome=None if wanted else "filtered",
+            dead=dead,
+        )
+
+    def _wanted(self, event: Event, dead: str | None) -> tuple[bool, str | None]:
+        if dead is not None or self.config.filter is None:
+            return True, dead
+        try:
+            return expression(self.config.filter)({"event": event}), None
+        except TemplateFailed as error:
+            return True, f"trigger {self.trigger.name!r}, filter: {error}"
+
+
+def build_sources(manifest: Manifest, services: Services, engine: Engine) -> list[Source]:
+    """Return every enabled trigger of a manifest, not armed yet."""
+    sources: list[Source] = []
+    for name, config in manifest.nodes.items():
+        for trigger in config.triggers:
+            if trigger.enabled:
+                live: Trigger = plugins.create("triggers", trigger, services, name)
+                sources.append(Source(trigger, name, live, engine))
+    return sources
+
+
+def with_engine(services: Services, engine: Engine, listeners: Any, status_url: Any) -> Services:
+    """Return services for triggers: those of the pool, with engine and listeners."""
+    return replace(services, engine=engine, listeners=listeners, status_url=status_url)
