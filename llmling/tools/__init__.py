@@ -1,0 +1,1 @@
+"""Tools: Python callables, MCP servers and other agents."""

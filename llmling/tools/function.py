@@ -1,0 +1,189 @@
+"""Python callables as tools: sync ones in our own threads, async ones on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast, overload
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from llmling.errors import ToolError
+from llmling.manifest.importing import import_object
+from llmling.manifest.tools import FunctionToolConfig
+from llmling.protocols import Tool, ToolSpec
+from llmling.runtime.services import Services
+from llmling.runtime.threads import run_in_thread
+from llmling.tools.schema import Signature, plain_function
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MARK = "__llmling_tool__"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOptions:
+    """What `@tool` says about a function; None and False: not said."""
+
+    name: str | None = None
+    description: str | None = None
+    idempotent: bool = False
+    timeout_s: float | None = None
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    idempotent: bool = False,
+    timeout_s: float | None = None,
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    idempotent: bool = False,
+    timeout_s: float | None = None,
+) -> F | Callable[[F], F]:
+    """Say how a function, sync or async, is offered to models; it stays an ordinary function.
+
+    `idempotent` promises that calling it twice does no harm: it is then repeated after a crash without asking.
+    `timeout_s` is the longest time for one call, in seconds. Without options plain `@tool` does.
+
+    Example:
+        @tool(idempotent=True)
+        def word_count(text: str) -> int:
+            return len(text.split())
+    """
+    options = ToolOptions(name, description, idempotent, timeout_s)
+
+    def mark(marked: F) -> F:
+        setattr(marked, _MARK, options)
+        return marked
+
+    return mark if function is None else mark(function)
+
+
+class FunctionTool:
+    """A callable as a tool: name, description and JSON Schema come from it, options win.
+
+    Raises:
+        ValueError: It has no usable name, or a signature that cannot be described to a model.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: ToolOptions | None = None) -> None:
+        options = options or _options(function)
+        self.function = function
+        self.repeatable = options.idempotent
+        self.timeout_s = options.timeout_s
+        name = options.name or _name(function)
+        self._signature = Signature(function, name)
+        description = options.description or self._signature.doc.summary
+        self.spec = ToolSpec(name, description, self._signature.schema)
+
+    def __repr__(self) -> str:
+        return f"FunctionTool({self.spec.name!r})"
+
+    async def call(self, arguments: Mapping[str, Any]) -> str:
+        """Validate the arguments, call the function and return its result as text.
+
+        Cancelling it cancels an async function; a sync one goes on in its thread and its result is discarded.
+
+        Raises:
+            ToolError: An argument is wrong, or the call took longer than `timeout_s`.
+        """
+        args, kwargs = self._signature.bind(arguments)
+        limit = asyncio.timeout(self.timeout_s)
+        try:
+            async with limit:
+                result = await self._invoke(args, kwargs)
+        except TimeoutError:
+            if limit.expired():
+                raise ToolError(f"tool {self.spec.name!r} took longer than {self.timeout_s:g} s (timeout_s)") from None
+            raise
+        except (SystemExit, KeyboardInterrupt) as error:
+            # From an async function: it must not end the pool.
+            raise ToolError(f"tool {self.spec.name!r} tried to end the program: {type(error).__name__}") from error
+        return to_text(result)
+
+    async def _invoke(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if inspect.iscoroutinefunction(plain_function(self.function)):
+            return await self.function(*args, **kwargs)
+        result = await run_in_thread(self.function, *args, **kwargs)
+        # A sync wrapper around an async function returns its coroutine.
+        return await result if inspect.isawaitable(result) else result
+
+
+def to_text(result: Any) -> str:
+    """Return a result as the text a model reads: text as it is, None as nothing, data as JSON, the rest by `str`."""
+    if result is None:
+        return ""
+    if isinstance(result, str):
+        return str(result)
+    try:
+        data = to_jsonable_python(result, fallback=str)
+    except (PydanticSerializationError, ValueError):
+        return str(result)
+    return data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+
+
+def as_tool(thing: Callable[..., Any] | Tool) -> Tool:
+    """Return a tool as it is, and a callable, with or without `@tool`, as one.
+
+    Raises:
+        ValueError: It is neither, or cannot be described to a model.
+    """
+    if isinstance(getattr(thing, "spec", None), ToolSpec):
+        return cast("Tool", thing)
+    if callable(thing):
+        return FunctionTool(thing)
+    raise ValueError(f"{thing!r} is no tool: give a function, or an object with `spec` and `call`")
+
+
+def function_tool(config: FunctionToolConfig, services: Services) -> Tool:
+    """Import the callable of a manifest and make it a tool; keys of the manifest win over `@tool`.
+
+    Raises:
+        ValueError: It cannot be imported, is not callable, or cannot be described to a model.
+    """
+    found: Any = import_object(config.function, services.folder)
+    if not callable(found):
+        if isinstance(getattr(found, "spec", None), ToolSpec):
+            return found
+        raise ValueError(f"{config.function!r} is not callable: {found!r}")
+    marked = _options(found)
+    said = config.model_fields_set
+    return FunctionTool(
+        found,
+        ToolOptions(
+            name=config.name or marked.name,
+            description=config.description or marked.description,
+            idempotent=config.idempotent if "idempotent" in said else marked.idempotent,
+            timeout_s=config.timeout_s if "timeout_s" in said else marked.timeout_s,
+        ),
+    )
+
+
+def _options(function: Callable[..., Any]) -> ToolOptions:
+    options = getattr(function, _MARK, None)
+    return options if isinstance(options, ToolOptions) else ToolOptions()
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name: str = getattr(function, "__name__", None) or type(function).__name__
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no name for a tool; give one: @tool(name=...) or `name:` in the manifest")
+    return name
