@@ -1,0 +1,187 @@
+"""Tries of one model request: full-jitter back-off, Retry-After, and one deadline over all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+from llmling.errors import ModelError
+from llmling.protocols import Model, ModelRequest, ModelResponse, RetryPolicy, TextDelta
+from llmling.runtime.clock import Clock
+
+OnRetry: TypeAlias = Callable[[ModelError, float], None]
+"""Hears of a failed try and of the seconds until the next one."""
+
+Streamed: TypeAlias = TextDelta | ModelResponse
+T = TypeVar("T")
+
+
+async def request_with_retries(
+    model: Model,
+    request: ModelRequest,
+    policy: RetryPolicy,
+    *,
+    clock: Clock,
+    deadline: float | None = None,
+    on_retry: OnRetry | None = None,
+) -> ModelResponse:
+    """Ask until there is an answer, a failure that no later try can mend, or `policy.attempts` tries are made.
+
+    `deadline` is a time of `clock.monotonic()` that bounds all tries and the waits between them. A wait is never
+    shorter than the provider asked for. Cancelling ends the try in flight, or the wait.
+
+    Raises:
+        ModelError: The last failure; `attempts` counts every request that was made.
+    """
+    tries = _Tries(model, policy, clock, deadline, on_retry)
+    while True:
+        try:
+            return await tries.bounded(lambda: model.request(tries.shortened(request)))
+        except ModelError as error:
+            await tries.wait_after(error)
+
+
+async def stream_with_retries(
+    model: Model,
+    request: ModelRequest,
+    policy: RetryPolicy,
+    *,
+    clock: Clock,
+    deadline: float | None = None,
+    on_retry: OnRetry | None = None,
+) -> AsyncGenerator[Streamed, None]:
+    """Stream an answer; it is asked for again only while nothing has been yielded, else as `request_with_retries`.
+
+    Raises:
+        ModelError: The last failure, or the first one after text was yielded.
+    """
+    tries = _Tries(model, policy, clock, deadline, on_retry)
+    while True:
+        silent = True
+        parts = model.stream(tries.shortened(request))
+        try:
+            while (part := await tries.bounded(lambda: anext(parts, None))) is not None:  # noqa: B023
+                silent = False
+                yield part
+            return
+        except ModelError as error:
+            if not silent:
+                raise tries.final(error) from error
+            failure = error
+        finally:
+            await _close(parts)
+        await tries.wait_after(failure)
+
+
+class _Tries:
+    """Counts the tries of one request and decides what follows a failure."""
+
+    def __init__(
+        self, model: Model, policy: RetryPolicy, clock: Clock, deadline: float | None, on_retry: OnRetry | None
+    ) -> None:
+        self._model = model
+        self._policy = policy
+        self._clock = clock
+        self._deadline = deadline
+        self._on_retry = on_retry
+        self._tries = 1
+        self._requests = 0
+        self._last: ModelError | None = None
+
+    def left_s(self) -> float | None:
+        """Return the seconds until the deadline, or None without one."""
+        return None if self._deadline is None else max(0.0, self._deadline - self._clock.monotonic())
+
+    def shortened(self, request: ModelRequest) -> ModelRequest:
+        """Return the request with a timeout that does not reach past the deadline."""
+        left_s = self.left_s()
+        if left_s is None or left_s >= request.timeout_s:
+            return request
+        return dataclasses.replace(request, timeout_s=left_s)
+
+    async def bounded(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Await `work()` until the deadline."""
+        left_s = self.left_s()
+        if left_s is None:
+            return await work()
+        if left_s <= 0:
+            raise self._late(self._requests)
+        limit = asyncio.timeout(left_s)
+        try:
+            async with limit:
+                return await work()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._late(self._requests + 1) from self._last
+
+    async def wait_after(self, error: ModelError) -> None:
+        """Return when it is time for the next try.
+
+        Raises:
+            ModelError: There is none: the failure is final, the tries are used up or the deadline comes first.
+        """
+        if isinstance(error, _DeadlineReached):
+            raise error
+        self._requests += error.attempts
+        self._last = error
+        if not error.retryable or self._tries >= self._policy.attempts:
+            raise self.final(error, counted=True) from error
+        wait_s = self._backoff_s(error)
+        left_s = self.left_s()
+        if left_s is not None and wait_s >= left_s:
+            asked = "the provider asks to wait" if error.retry_after_s is not None else "the next try is due in"
+            reason = f"{error}; {asked} {wait_s:.1f} s, but only {left_s:.1f} s are left for all tries"
+            raise _copy(error, reason, self._requests) from error
+        if self._on_retry is not None:
+            self._on_retry(error, wait_s)
+        await self._clock.sleep(wait_s)
+        self._tries += 1
+
+    def final(self, error: ModelError, *, counted: bool = False) -> ModelError:
+        """Return the error to raise: the failure with the number of requests made so far."""
+        requests = self._requests if counted else self._requests + error.attempts
+        message = f"{error} (after {self._tries} tries)" if self._tries > 1 else str(error)
+        return _copy(error, message, requests)
+
+    def _backoff_s(self, error: ModelError) -> float:
+        ceiling = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** min(self._tries - 1, 60))
+        jitter = random.uniform(0, ceiling)
+        if error.retry_after_s is None:
+            return jitter
+        # Never earlier than asked; a little later so that many runs do not come back in the same instant.
+        return error.retry_after_s + min(jitter, 0.1 * error.retry_after_s)
+
+    def _late(self, requests: int) -> ModelError:
+        last = f"; the last failure was: {self._last}" if self._last else ""
+        return _DeadlineReached(
+            f"{self._model.name}: no answer before the time for all tries was over, after {self._tries} "
+            f"{'try' if self._tries == 1 else 'tries'}{last}",
+            status=self._last.status if self._last else None,
+            provider=self._last.provider if self._last else "",
+            attempts=requests,
+            retryable=True,
+        )
+
+
+class _DeadlineReached(ModelError):
+    """The deadline over all tries was reached; never tried again here."""
+
+
+def _copy(error: ModelError, message: str, requests: int) -> ModelError:
+    return ModelError(
+        message,
+        status=error.status,
+        provider=error.provider,
+        attempts=requests,
+        retryable=error.retryable,
+        retry_after_s=error.retry_after_s,
+    )
+
+
+async def _close(parts: AsyncIterator[Streamed]) -> None:
+    if isinstance(parts, AsyncGenerator):
+        await parts.aclose()
