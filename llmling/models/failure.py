@@ -1,0 +1,118 @@
+"""What a failed request means: the HTTP status decides, never the wording."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmling.errors import ModelError
+
+_RETRYABLE = frozenset({408, 409, 425, 429})
+_HTTP_ERRORS = frozenset({("httpx", "HTTPStatusError"), ("openai", "APIStatusError")})
+_PREFIX = re.compile(r"^((litellm\.)?\w*(Error|Exception|Timeout)( - |: | ))+")
+
+
+def retryable(status: int) -> bool:
+    """Whether asking again can help: request timeouts, conflicts, too many requests and failures of the server."""
+    return status in _RETRYABLE or status >= 500
+
+
+def model_error(
+    name: str, provider: str, error: BaseException, *, base: str | None = None, secret: str | None = None
+) -> ModelError:
+    """Return the `ModelError` for an exception litellm raised.
+
+    `base` is the address that was asked, when the user chose it; `secret` never appears in the text.
+    """
+    reason = _reason(error)
+    if secret and len(secret) >= 8:
+        reason = reason.replace(secret, "***")
+    answered = _answer(error)
+    if answered is not None:
+        status, headers = answered
+        return ModelError(
+            f"{name}: {provider or 'the server'} answered {status}: {reason}",
+            status=status,
+            provider=provider,
+            retryable=retryable(status),
+            retry_after_s=retry_after_s(headers),
+        )
+    claimed = getattr(error, "status_code", None)
+    if isinstance(claimed, int) and 400 <= claimed < 500 and claimed != 408:
+        # litellm itself refused the request, or a provider's own package did.
+        return ModelError(
+            f"{name}: the request was refused: {reason}",
+            status=claimed,
+            provider=provider,
+            retryable=retryable(claimed),
+        )
+    broken = next((cause for cause in _causes(error) if isinstance(cause, ImportError)), None)
+    if broken is not None:
+        return ModelError(f"{name}: a package it needs is missing: {broken}", provider=provider, attempts=0)
+    # litellm's 408, 500 and 503 without an HTTP answer: refused or broken connections, and answers cut in the middle.
+    place = f" from {base}" if base else ""
+    return ModelError(f"{name}: no complete answer{place}: {reason}", provider=provider, retryable=True)
+
+
+def _answer(error: BaseException) -> tuple[int, Mapping[str, str]] | None:
+    """Return status and headers of the HTTP answer behind an exception.
+
+    litellm chooses its exception by the wording of the answer too, and gives it a made-up response; the exception of
+    the HTTP client or SDK further down the chain has the real one.
+    """
+    for cause in reversed(list(_causes(error))):
+        if any((kind.__module__.partition(".")[0], kind.__name__) in _HTTP_ERRORS for kind in type(cause).__mro__):
+            response: Any = getattr(cause, "response", None)
+            if not type(cause).__module__.startswith("litellm.exceptions"):
+                return response.status_code, response.headers
+    return None
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return what `retry-after-ms` or `retry-after` asks for, in seconds; None when absent or not to be read."""
+    lower = {key.lower(): value.strip() for key, value in headers.items()}
+    for key, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            value = float(lower[key]) / scale
+        except (KeyError, ValueError):
+            continue
+        if 0 <= value < float("inf"):
+            return value
+    date = email.utils.parsedate_tz(lower.get("retry-after", ""))
+    if date is None:
+        return None
+    return max(0.0, dt.datetime.fromtimestamp(email.utils.mktime_tz(date), dt.UTC).timestamp() - time.time())
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _reason(error: BaseException) -> str:
+    text = _PREFIX.sub("", str(getattr(error, "message", "") or error).strip())
+    text = " ".join((_said(text) or text).split())
+    return (text if len(text) <= 500 else text[:497] + "...") or type(error).__name__
+
+
+def _said(text: str) -> str | None:
+    """Return the provider's own sentence when the text is the JSON it answered with."""
+    start, end = text.find("{"), text.rfind("}")
+    if start not in {0, 2} or end < start:  # `b'{...}'` is how litellm prints a streamed answer
+        return None
+    try:
+        body: Any = json.loads(text[start : end + 1])
+    except ValueError:
+        return None
+    inner = body.get("error", body)
+    said = inner.get("message") if isinstance(inner, dict) else inner  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return said if isinstance(said, str) and said else None
