@@ -12,6 +12,7 @@ from aiohttp import web
 from llmling.server.reply import Refused
 
 _log = logging.getLogger(__name__)
+_BRIEFLY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,9 @@ class Connection(web.RequestHandler):
         elif self._head_timer is None and self._waiter is not None and not self._waiter.done():
             self._await_head()
 
-    def stop_lingering(self) -> None:
-        """Close after the current answer without reading what is left of the request."""
-        self._lingering_time = 0.0
+    def linger_briefly(self) -> None:
+        """Close soon after the current answer: a reset at once could overtake it on the way to the peer."""
+        self._lingering_time = min(_BRIEFLY_S, self._lingering_time)
 
     def abort(self) -> None:
         """Drop the peer now."""

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from llmling.errors import EngineError
-from llmling.manifest.root import ServerConfig
+from llmling.manifest.pool import ServerConfig
 from llmling.manifest.triggers import LOOPBACK, BearerAuth
 from llmling.protocols import EventRecord
 from llmling.server.auth import challenge, verify
@@ -37,7 +37,10 @@ class PoolState(Protocol):
         ...
 
     def metrics(self) -> Iterable[Sample]:
-        """Return the samples of runs, MCP servers, queues and cost."""
+        """Return what the pool counts.
+
+        `llmling_runs_total{agent,status}`, `llmling_mcp_up{server}`, `llmling_queue_depth`, `llmling_cost_usd_total`.
+        """
         ...
 
     async def inspect(self, event_id: str) -> EventRecord | None:

@@ -165,7 +165,7 @@ class Listeners:
                 _log.info("%s %r: %d, %s", request.method, request.path, refusal.status, refusal)
             if not refusal.linger:
                 response.force_close()
-                _connection(request).stop_lingering()
+                _connection(request).linger_briefly()
         except Exception:  # noqa: BLE001 - the border: logged with its id, answered without its text
             error_id = new_id()
             _log.exception("%s %r failed (error id %s)", request.method, request.path, error_id)

@@ -31,7 +31,7 @@ def json_reply(status: int, value: Any, headers: Mapping[str, str] | None = None
 class Refused(LLMlingError):
     """Raised by a handler to answer with an error status; `message` is read by whoever sent the request.
 
-    `linger` false also stops reading what is left of the request.
+    `linger` false closes the connection soon, whatever is left of the request.
     """
 
     def __init__(

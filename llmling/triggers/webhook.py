@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ from llmling.server.body import check_media_type, is_json, parse, read_body
 from llmling.server.listener import DRAIN_RETRY_S, url_host
 from llmling.server.rate import TokenBucket
 from llmling.server.reply import Refused, json_reply, retry_after
+
+_log = logging.getLogger(__name__)
 
 _SECRET_WORDS = ("auth", "cookie", "credential", "key", "password", "secret", "session", "signature", "token")
 _ENGINE_RETRY_S = 5.0
@@ -157,9 +160,11 @@ class WebhookTrigger:
         try:
             return await asyncio.shield(commit)
         except Full as full:
-            message = f"agent {self._agent!r} has no room for another event; send this again later"
+            _log.info("trigger %r: %s", self.name, full)
+            message = f"there is no room for another event of agent {self._agent!r} right now; send this again later"
             raise Refused(503, message, headers=retry_after(full.retry_after_s)) from None
-        except EngineError:
+        except EngineError as error:
+            _log.error("trigger %r: %s", self.name, error)
             raise _not_writable() from None
 
     def _accepted(self, event_id: str, status: int = 202) -> web.Response:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from llmling.errors import EngineError, StartupError
 from llmling.events import Event
-from llmling.manifest.root import ServerConfig
+from llmling.manifest.pool import ServerConfig
 from llmling.messages import Message
 from llmling.protocols import DeliveryRecord, EventRecord
 from llmling.server.health import FIRST_PORT, Health
