@@ -163,8 +163,8 @@ async def test_slow_heads_are_cut_while_others_are_served() -> None:
         for _ in range(20):
             started = time.monotonic()
             assert (await call("POST", port, "/", data="ok"))[0] == 200
-            assert time.monotonic() - started < 0.5
-        assert max(await asyncio.gather(*slow, second)) < 3
+            assert time.monotonic() - started < 3
+        assert max(await asyncio.gather(*slow, second)) < 10
         assert (await silent).startswith(b"HTTP/1.1 408 ")
 
 
@@ -241,7 +241,7 @@ async def test_leaving_cuts_what_does_not_end() -> None:
         peer = asyncio.create_task(raw(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
         await entered.wait()
     assert await peer == b""
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize(

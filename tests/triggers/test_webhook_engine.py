@@ -118,7 +118,7 @@ async def test_a_full_inbox_is_a_quick_503_and_all_that_was_taken_runs(tmp_path:
             taken.append(body["event_id"])
         assert status == 503
         assert int(headers["Retry-After"]) >= 1
-        assert took_s < 0.5
+        assert took_s < 2
         assert 100 <= len(taken) <= 110
         running.gate.set()
         for event_id in taken:

@@ -1,0 +1,105 @@
+"""The webhook trigger against slow and random senders."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+
+import pytest
+from webhook_door import HOST, hook
+
+from llmling.server.connection import Bounds
+
+
+async def test_slow_bodies_are_cut_while_others_are_answered() -> None:
+    async with hook(body_timeout_s=0.5, bounds=Bounds(head_timeout_s=0.5)) as door:
+
+        async def drip() -> bytes:
+            reader, writer = await asyncio.open_connection(HOST, door.port)
+            writer.write(
+                b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
+            )
+            reading = asyncio.ensure_future(reader.readuntil(b"\r\n\r\n"))
+            while not reading.done():
+                writer.write(b"1")
+                await asyncio.wait({reading}, timeout=0.1)
+            writer.close()
+            return await reading
+
+        slow = [asyncio.create_task(drip()) for _ in range(100)]
+        worst = 0.0
+        for _ in range(30):
+            started = time.monotonic()
+            assert (await door.post())[0] == 202
+            worst = max(worst, time.monotonic() - started)
+        answers = await asyncio.wait_for(asyncio.gather(*slow), 15)
+    assert worst < 2
+    assert all(b" 408 " in answer for answer in answers)
+
+
+BODIES = [b"{}", b"[1]", b'{"a": "\\ud800"}', b"\xff\xfe", b"[" * 2000, b"null", b"", b"a=1", b"NaN", b"1" * 3000]
+PATHS = ["/", "//webhook", "*", "http://x/webhook", "/webhook?%ff", "/%00", "\xff", "/" * 99]
+TYPES = ["application/json"] * 5 + ["text/plain", "multipart/form-data", ";;;", "", "a/b; charset=x"]
+LENGTHS = ["-1", "x", "1000000000", "5", "1, 1"]
+CHUNKS = [b"2\r\n{}\r\n0\r\n\r\n", b"zz\r\n", b"5\r\nab", b"0\r\n\r\n", b"ffffffffffffffffff\r\n"]
+ODD_HEADERS = [
+    "Expect: 100-continue", "Expect: x", "Upgrade: websocket", "Connection: upgrade", "Idempotency-Key: \xff\x80",
+    "webhook-id: a", "Authorization: \xfe", "Origin: null", "Origin: http://[", "X: a\rb", ": empty", "no colon",
+    "Cookie: " + "c" * 9000, "Content-Type: text/plain", "Transfer-Encoding: gzip", "Content-Encoding: gzip",
+]  # fmt: skip
+
+
+def _random_request(rng: random.Random) -> bytes:
+    """Make a request that is wrong in a few random ways, or in none."""
+    method = rng.choice(["POST"] * 8 + ["GET", "PUT", "HEAD", "OPTIONS", "CONNECT", "post", "\x00", "P" * 30])
+    path = rng.choice(["/webhook"] * 12 + PATHS)
+    version = rng.choice(["HTTP/1.1"] * 8 + ["HTTP/1.0", "HTTP/2.0", "HTTP/1.1.1", ""])
+    body = rng.choice([*BODIES, rng.randbytes(50)])
+    headers = ["Host: x"] * rng.choice([1, 1, 1, 0, 2]) + [f"Content-Type: {rng.choice(TYPES)}"]
+    framing = rng.choice(["length"] * 6 + ["odd length", "chunked", "none"])
+    if framing == "length":
+        headers.append(f"Content-Length: {len(body)}")
+    elif framing == "odd length":
+        headers.append(f"Content-Length: {rng.choice(LENGTHS)}")
+    elif framing == "chunked":
+        headers.append("Transfer-Encoding: chunked")
+        body = rng.choice(CHUNKS)
+    headers += rng.sample(ODD_HEADERS, rng.choice([0, 0, 0, 1, 1, 2]))
+    rng.shuffle(headers)
+    return "\r\n".join([f"{method} {path} {version}", *headers, "", ""]).encode("latin-1") + body
+
+
+async def test_random_requests_never_make_a_fault(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rng = random.Random(20261121)
+    bounds = Bounds(head_timeout_s=0.1, linger_s=0.05, keepalive_s=0.05)
+    async with hook(body_timeout_s=0.05, bounds=bounds, max_body_bytes=2500) as door:
+        limit = asyncio.Semaphore(40)
+
+        async def shoot(data: bytes) -> tuple[bytes, bytes]:
+            async with limit:
+                reader, writer = await asyncio.open_connection(HOST, door.port)
+                writer.write(data)
+                if rng.random() < 0.1:
+                    writer.transport.abort()
+                    return data, b""
+                try:
+                    return data, await asyncio.wait_for(reader.read(), 10)
+                except ConnectionError:
+                    return data, b""
+                finally:
+                    writer.close()
+
+        answers = await asyncio.gather(*(shoot(_random_request(rng)) for _ in range(2000)))
+        assert (await door.post())[0] == 202
+    codes: dict[int, int] = {}
+    for data, answer in answers:
+        if answer:
+            code = int(answer[9:12])
+            codes[code] = codes.get(code, 0) + 1
+            assert code < 500 or code == 501, (data, answer)
+    assert {202, 400, 404, 405, 413, 415} <= set(codes), codes
+    bad = [record for record in caplog.records if record.exc_info or record.levelno >= logging.WARNING]
+    assert not bad, bad[0].getMessage()

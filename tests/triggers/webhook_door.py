@@ -1,0 +1,133 @@
+"""A running webhook trigger over a real listener, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from llmling.errors import EngineError
+from llmling.events import Event
+from llmling.manifest.triggers import WebhookTriggerConfig
+from llmling.protocols import Receipt
+from llmling.runtime.services import Services
+from llmling.server.connection import Bounds
+from llmling.server.listener import Listeners
+from llmling.triggers.webhook import WebhookTrigger
+
+HOST = "127.0.0.1"
+JSON = {"Content-Type": "application/json"}
+KEY = b"0123456789abcdef0123456789abcdef"
+WHSEC = "whsec_" + base64.b64encode(KEY).decode()
+
+
+@dataclass
+class Mailbox:
+    """An emit that keeps what it is given, as an engine does."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    keys: dict[str, str] = field(default_factory=dict[str, str])
+    kept_s: float | None = None
+    error: EngineError | None = None
+    gate: asyncio.Event | None = None
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(
+        self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
+    ) -> Receipt:
+        self.entered.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        if key is not None and key in self.keys:
+            return Receipt(self.keys[key], new=False)
+        if key is not None:
+            self.keys[key] = event.id
+        self.kept_s = keep_key_s
+        self.events.append(event)
+        return Receipt(event.id, new=True)
+
+
+@dataclass
+class Hook:
+    """A running trigger, and how to post to it."""
+
+    port: int
+    mailbox: Mailbox
+    listeners: Listeners
+    task: asyncio.Task[None]
+    session: aiohttp.ClientSession
+
+    async def post(
+        self, data: Any = b"{}", headers: dict[str, str] | None = None, *, method: str = "POST", path: str = "/webhook"
+    ) -> tuple[int, dict[str, Any], dict[str, str]]:
+        request = self.session.request(
+            method, f"http://{HOST}:{self.port}{path}", data=data, headers=JSON if headers is None else headers
+        )
+        async with request as response:
+            body: dict[str, Any] = await response.json() if method != "HEAD" else {}
+            return response.status, body, dict(response.headers)
+
+
+async def armed(trigger: WebhookTrigger, emit: Mailbox) -> asyncio.Task[None]:
+    """Run a trigger until it says it is armed."""
+    started = asyncio.Event()
+    task = asyncio.create_task(trigger.run(emit, started.set))
+    waiting = asyncio.create_task(started.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        waiting.cancel()
+        await task
+    return task
+
+
+async def stopped(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def hook(
+    mailbox: Mailbox | None = None, *, body_timeout_s: float = 5.0, bounds: Bounds | None = None, **config: Any
+) -> AsyncGenerator[Hook]:
+    mailbox = mailbox or Mailbox()
+    async with Listeners(bounds or Bounds(linger_s=1, close_s=0.5)) as listeners, aiohttp.ClientSession() as session:
+        port = await listeners.bind(HOST, 0, owner="test")
+        settings = WebhookTriggerConfig.model_validate({"name": "hook", "port": port, **config})
+        services = Services(listeners=listeners, status_url=lambda event_id: f"http://pool/events/{event_id}")
+        trigger = WebhookTrigger(settings, services, "agent", body_timeout_s=body_timeout_s)
+        assert trigger.name == "hook"
+        assert trigger.place == f"http://{HOST}:{port}{settings.path}"
+        task = await armed(trigger, mailbox)
+        try:
+            yield Hook(port, mailbox, listeners, task, session)
+        finally:
+            await stopped(task)
+
+
+def github(body: bytes, secret: str = "s") -> str:
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+GITHUB: dict[str, Any] = {"auth": {"type": "github", "secret": "s"}}
+
+
+async def raw(port: int, data: bytes, timeout_s: float = 5.0) -> bytes:
+    """Send bytes and return everything until the server closes."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        writer.write(data)
+        await writer.drain()
+        return await asyncio.wait_for(reader.read(), timeout_s)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
