@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
-from yarl import URL
 
 USER_AGENT = "llmling"
 _CONNECTIONS = 100
@@ -53,12 +52,6 @@ async def close_http() -> None:
     shared = _shared.get(asyncio.get_running_loop())
     if shared is not None:
         await shared.keeper.aclose()
-
-
-def origin_of(url: str | URL) -> str:
-    """Return the part of a URL that holds no secret: scheme, host and port."""
-    address = URL(url)
-    return str(address.origin()) if address.host else "an address without a host"
 
 
 def _open() -> _Shared:

@@ -7,7 +7,7 @@ import weakref
 import pytest
 from aiohttp import ClientError, ClientSession, web
 
-from llmling.runtime.http import close_http, http_scope, http_session, origin_of
+from llmling.runtime.http import close_http, http_scope, http_session
 
 
 async def _serve(*, gate: asyncio.Barrier | None = None) -> tuple[web.AppRunner, str]:
@@ -112,8 +112,3 @@ async def test_a_request_under_way_fails_when_it_is_closed() -> None:
 def test_needs_a_running_loop() -> None:
     with pytest.raises(RuntimeError, match="no running event loop"):
         http_session()
-
-
-def test_an_origin_holds_no_secret() -> None:
-    assert origin_of("https://user:pass@hooks.example.org:8443/T0/secret?token=x") == "https://hooks.example.org:8443"
-    assert origin_of("https://hooks.example.org/secret") == "https://hooks.example.org"
