@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from llmling.manifest.base import CallablePath, Config, Count, Expression, PositiveSeconds, Seconds, Template, Truth
+from llmling.manifest.base import (
+    TEXT_OR_MAPPING,
+    Amount,
+    CallablePath,
+    Config,
+    Count,
+    CountFromZero,
+    Expression,
+    InMapping,
+    PositiveSeconds,
+    Seconds,
+    Template,
+    Text,
+    Truth,
+)
 from llmling.manifest.knowledge import KnowledgeConfig
 from llmling.manifest.models import AutoModelConfig, ModelConfig, ModelSettings
 from llmling.manifest.sinks import SinkConfig
@@ -41,13 +55,13 @@ class LimitsConfig(Config):
 
     max_iterations: Count = 20
     """Most model requests of a run."""
-    tool_calls: Annotated[int, Field(ge=0)] | None = None
+    tool_calls: CountFromZero | None = None
     """Most tool calls of a run."""
     total_tokens: Count | None = None
     """Most input and output tokens of a run together."""
     timeout_s: PositiveSeconds = 300.0
     """Longest time of a run, in seconds."""
-    cost_usd: float | None = Field(default=None, gt=0)
+    cost_usd: Amount | None = None
     """Most US dollars of a run."""
     requests_per_minute: Count | None = None
     """Most model requests of the agent in any 60 seconds; further ones wait."""
@@ -92,9 +106,27 @@ def _plain_instructions(value: object) -> object:
     return value
 
 
-OutputConfig: TypeAlias = CallablePath | dict[str, Any]
+def _text_or_list(value: object) -> str | None:
+    return "<text>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None
+
+
+OutputConfig = Annotated[
+    Annotated[CallablePath, Text] | Annotated[dict[str, Any], InMapping],
+    TEXT_OR_MAPPING,
+]
+InstructionsConfig = Annotated[
+    Annotated[
+        Annotated[Template, Text] | Annotated[list[Template], Tag("<list>")],
+        Discriminator(_text_or_list, "text_or_list", "should be a text or a list of texts"),
+    ],
+    BeforeValidator(_plain_instructions),
+]
 ConnectionEntry = Annotated[
     ConnectionConfig, BeforeValidator(connection_shorthand, json_schema_input_type=str | ConnectionConfig)
+]
+McpServerEntry = Annotated[
+    Annotated[str, Text] | Annotated[McpServerConfig, InMapping],
+    TEXT_OR_MAPPING,
 ]
 
 
@@ -103,11 +135,11 @@ class NodeConfig(Config):
 
     description: str = ""
     """What it is for; other agents that use it as a tool read this."""
-    triggers: list[TriggerConfig] = []
+    triggers: list[TriggerConfig] = Field(default=[])
     """What makes it run by itself."""
-    connections: list[ConnectionEntry] = []
+    connections: list[ConnectionEntry] = Field(default=[])
     """Where its answers go: names of agents or teams, or mappings."""
-    sinks: list[SinkConfig] = []
+    sinks: list[SinkConfig] = Field(default=[])
     """Where its answers leave the pool."""
     concurrency: Count = 4
     """Most deliveries it works on at once; `run()` from Python is not bounded by it."""
@@ -126,20 +158,20 @@ class AgentConfig(NodeConfig):
     """Model: a name as litellm writes it, `auto`, `demo`, `demo:script.yml`, or a mapping."""
     model_settings: ModelSettings = ModelSettings()
     """Settings sent with each model request."""
-    instructions: Annotated[Template | list[Template], BeforeValidator(_plain_instructions)] = []
+    instructions: InstructionsConfig = Field(default=[])
     """What the agent is told before every run: sandboxed Jinja, or a list of it."""
-    tools: list[ToolConfig] = []
+    tools: list[ToolConfig] = Field(default=[])
     """Python callables as `module:function`, or mappings."""
-    mcp_servers: list[str | McpServerConfig] = []
+    mcp_servers: list[McpServerEntry] = Field(default=[])
     """Names of the pool's MCP servers, or mappings."""
-    knowledge: list[KnowledgeConfig] = []
+    knowledge: list[KnowledgeConfig] = Field(default=[])
     """Text it may rely on: paths, or mappings."""
-    output: Annotated[OutputConfig | None, Field(union_mode="left_to_right")] = None
+    output: OutputConfig | None = None
     """Shape of a structured answer: a JSON Schema, or a pydantic model as `module:Model`."""
     session: Annotated[Literal["event"], BeforeValidator(_event_only)] = "event"
     """What shares one history: `event`, every event has its own."""
     retries: RetriesConfig = RetriesConfig()
-    """Tries of one model request."""
+    """How often one model request is tried, and how long it waits in between."""
     limits: LimitsConfig = LimitsConfig()
     """Limits of one run."""
     parallel_tools: Truth = True

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from llmling import plugins, templates
 
@@ -25,6 +39,42 @@ class Located(str):
         return self
 
 
+class LocatedMapping(dict[str, Any]):
+    """A mapping that remembers the node it was made from."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, items: Mapping[str, Any], node: object) -> None:
+        super().__init__(items)
+        self.node = node
+
+    def plus(self, key: str, value: Any) -> LocatedMapping:
+        """Return this mapping with one key more."""
+        return LocatedMapping({key: value, **self}, self.node)
+
+
+@dataclass(slots=True)
+class Keys:
+    """Collects unknown keys of all mappings of one validation, so that one of them hides no other mistake.
+
+    Handed over as pydantic's validation context. `noted` are the nodes whose `x-` keys are notes.
+    """
+
+    unknown: list[tuple[type[Config], object, str]] = field(default_factory=list[tuple[type["Config"], object, str]])
+    noted: set[int] = field(default_factory=set[int])
+
+    def known(self, config: type[Config], value: LocatedMapping) -> dict[str, Any]:
+        """Return the keys the config has and keep the others."""
+        self.noted.add(id(value.node))
+        fields = config.model_fields
+        if value.keys() <= fields.keys():
+            return value
+        for key in value:
+            if key not in fields and not key.startswith("x-"):
+                self.unknown.append((config, value.node, key))
+        return {key: item for key, item in value.items() if key in fields}
+
+
 def without_notes(value: Any) -> Any:
     """Drop the keys that start with `x-` from a mapping; anything else passes unchanged."""
     if isinstance(value, Mapping):
@@ -38,6 +88,7 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         use_attribute_docstrings=True,
         validate_default=False,
         json_schema_extra={"patternProperties": {"^x-": {}}},
@@ -45,7 +96,10 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _notes(cls, value: Any) -> Any:
+    def _notes(cls, value: Any, info: ValidationInfo) -> Any:
+        context: Any = info.context
+        if isinstance(context, Keys) and isinstance(value, LocatedMapping):
+            return context.known(cls, value)
         return without_notes(value)
 
 
@@ -56,6 +110,18 @@ def _truth(value: Any) -> Any:
     if value in {"true", "false"}:
         return value == "true"
     raise PydanticCustomError("bool_type", "should be true or false")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "should be a number")
+    return value
+
+
+def _text_or_mapping(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    return "<mapping>" if isinstance(value, Mapping | BaseModel) else None
 
 
 def _template(value: str) -> str:
@@ -81,9 +147,7 @@ def _expression(value: str) -> str:
 def _callable_path(value: str) -> str:
     module, _, name = value.partition(":")
     if not module or not name or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-        raise PydanticCustomError(
-            "import_path", "should be written module:function, such as my_module:word_count", {}
-        )
+        raise PydanticCustomError("import_path", "should be written module:function, such as my_module:word_count", {})
     return value
 
 
@@ -93,29 +157,73 @@ def _relative(value: Any) -> Any:
     return value
 
 
+def _relative_template(value: Any) -> Any:
+    # Not normalised: `{{ a }}/../{{ b }}` is for the sink to judge.
+    if isinstance(value, Located) and value.prefix and not os.path.isabs(value):  # noqa: PTH117
+        return os.path.join(value.prefix, value)  # noqa: PTH118
+    return value
+
+
+# Loc parts in angle brackets are branches of a union, never keys.
+TEXT_OR_MAPPING = Discriminator(_text_or_mapping, "text_or_mapping", "should be a text or a mapping")
+Text = Tag("<text>")
+InMapping = Tag("<mapping>")
+
 Truth = Annotated[bool, BeforeValidator(_truth, json_schema_input_type=bool)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+# Behind the bounds: bounds of a type with a validator would miss the schema. `true` is no number.
+NotTruth = BeforeValidator(_number)
+Whole = Annotated[int, NotTruth]
+Seconds = Annotated[float, Field(ge=0), NotTruth]
+PositiveSeconds = Annotated[float, Field(gt=0), NotTruth]
+Cost = Annotated[float, Field(ge=0), NotTruth]
+Amount = Annotated[float, Field(gt=0), NotTruth]
+Count = Annotated[int, Field(ge=1), NotTruth]
+CountFromZero = Annotated[int, Field(ge=0), NotTruth]
+Port = Annotated[int, Field(ge=1, le=65535), NotTruth]
 Template = Annotated[str, AfterValidator(_template)]
 Expression = Annotated[str, AfterValidator(_expression)]
 CallablePath = Annotated[str, AfterValidator(_callable_path)]
 RelativePath = Annotated[str, Field(min_length=1), BeforeValidator(_relative, json_schema_input_type=str)]
 """A path, relative to the manifest's folder once validated, whichever file it was written in."""
+RelativeTemplate = Annotated[
+    str,
+    Field(min_length=1),
+    AfterValidator(_template),
+    BeforeValidator(_relative_template, json_schema_input_type=str),
+]
+"""A path with sandboxed Jinja, relative to the manifest's folder once validated."""
 
 T = TypeVar("T")
-Named = Annotated[dict[str, T], BeforeValidator(without_notes)]
+Named = Annotated[
+    dict[str, T], BeforeValidator(without_notes), Field(json_schema_extra={"patternProperties": {"^x-": {}}})
+]
 
 
-def plugged(kind: plugins.Kind) -> WrapValidator:
-    """Return a validator that also accepts the `type:` of parts other packages bring by entry point."""
+class Plugged:
+    """Also accepts the `type:` of parts other packages bring by entry point."""
 
-    def validate(value: Any, handler: Any) -> Any:
+    def __init__(self, kind: plugins.Kind) -> None:
+        self.kind: plugins.Kind = kind
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_wrap_validator_function(self._validate, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        result = handler(schema)
+        target = handler.resolve_ref_schema(result)
+        for name in plugins.types(self.kind):
+            if (config := plugins.config_class(self.kind, name)) is not None:
+                target.setdefault("oneOf", []).append(handler(config.__pydantic_core_schema__))
+        return result
+
+    def _validate(self, value: Any, handler: Any, info: ValidationInfo) -> Any:
         if isinstance(value, Mapping):
             name: Any = value.get("type")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            if isinstance(name, str) and (config := plugins.config_class(kind, name)) is not None:
-                return config.model_validate(value)
+            if isinstance(name, str) and (config := plugins.config_class(self.kind, name)) is not None:
+                return config.model_validate(value, context=info.context)
         return handler(value)
 
-    return WrapValidator(validate)
+
+def plugged(kind: plugins.Kind) -> Plugged:
+    """Return the annotation of a plug point."""
+    return Plugged(kind)

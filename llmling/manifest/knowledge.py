@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field
 
-from llmling.manifest.base import Config, Count, RelativePath, Seconds, Template, plugged
+from llmling.manifest.base import Config, Count, RelativePath, Seconds, Template, Truth, plugged
 
 
 class FileKnowledgeConfig(Config):
@@ -29,7 +29,7 @@ class UrlKnowledgeConfig(Config):
     """Age in seconds after which it is fetched again; 0: never again."""
     max_bytes: Count = 1_000_000
     """Largest size of the page."""
-    allow_private: bool = False
+    allow_private: Truth = False
     """True: the address may lie in a private or local network."""
 
 
@@ -76,7 +76,7 @@ def knowledge_shorthand(value: Any) -> Any:
     return {"type": "file", "path": value} if isinstance(value, str) else value
 
 
-KnowledgeConfig = Annotated[
+KnowledgeMapping = Annotated[
     Annotated[
         FileKnowledgeConfig
         | UrlKnowledgeConfig
@@ -87,5 +87,7 @@ KnowledgeConfig = Annotated[
         Discriminator("type"),
     ],
     plugged("knowledge"),
-    BeforeValidator(knowledge_shorthand, json_schema_input_type=str | dict[str, Any]),
+]
+KnowledgeConfig = Annotated[
+    KnowledgeMapping, BeforeValidator(knowledge_shorthand, json_schema_input_type=str | KnowledgeMapping)
 ]

@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, SecretStr
 
-from llmling.manifest.base import Config, Count, Located, PositiveSeconds, RelativePath, plugged
+from llmling.manifest.base import Config, Cost, Count, Located, NotTruth, PositiveSeconds, RelativePath, Whole, plugged
 
 
 class Price(Config):
     """What a model costs, for models whose price is not known."""
 
-    input_per_mtok: float = Field(ge=0)
+    input_per_mtok: Cost
     """US dollars per million input tokens."""
-    output_per_mtok: float = Field(ge=0)
+    output_per_mtok: Cost
     """US dollars per million output tokens."""
 
 
@@ -74,30 +74,30 @@ def model_shorthand(value: Any) -> Any:
     return {"type": "litellm", "name": value}
 
 
-ModelConfig = Annotated[
+ModelMapping = Annotated[
     Annotated[
         AutoModelConfig | DemoModelConfig | ScriptModelConfig | LiteLLMModelConfig | FallbackModelConfig,
         Discriminator("type"),
     ],
     plugged("models"),
-    BeforeValidator(model_shorthand, json_schema_input_type=str | dict[str, Any]),
 ]
+ModelConfig = Annotated[ModelMapping, BeforeValidator(model_shorthand, json_schema_input_type=str | ModelMapping)]
 
 
 class ModelSettings(Config):
     """Settings sent with each model request; what is absent is left to the provider."""
 
-    temperature: float | None = Field(default=None, ge=0, le=2)
+    temperature: Annotated[float, Field(ge=0, le=2), NotTruth] | None = None
     """Randomness of the answer."""
     max_tokens: Count | None = None
     """Longest answer in tokens."""
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: Annotated[float, Field(gt=0, le=1), NotTruth] | None = None
     """Nucleus sampling."""
-    seed: int | None = None
+    seed: Whole | None = None
     """Seed for providers that offer repeatable answers."""
     stop: list[str] | None = None
     """Texts at which the answer ends."""
     timeout_s: PositiveSeconds = 60.0
     """Longest time for one request, in seconds."""
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = Field(default={})
     """Further parameters, passed to the provider as they are."""

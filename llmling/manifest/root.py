@@ -2,84 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field, PrivateAttr
 
+from llmling.errors import ManifestError, Problem
 from llmling.manifest.agents import AgentConfig, TeamConfig
-from llmling.manifest.base import Config, Count, Named, Port, RelativePath, Seconds, plugged
+from llmling.manifest.base import Config, Named
+from llmling.manifest.load import read
+from llmling.manifest.nodes import Loc
+from llmling.manifest.pool import (
+    EngineConfig,
+    MemoryEngineConfig,
+    PoolLimitsConfig,
+    ServerConfig,
+    ServerEntry,
+    SqliteEngineConfig,
+)
 from llmling.manifest.tools import McpServerConfig
-from llmling.manifest.triggers import LOOPBACK
 
-Loc: TypeAlias = tuple[str | int, ...]
-
-
-class SqliteEngineConfig(Config):
-    """Keeps events in one SQLite file; for one machine."""
-
-    type: Literal["sqlite"] = "sqlite"
-    path: RelativePath = ".llmling/pool.db"
-    """The file."""
-    keep_days: float = Field(default=30.0, gt=0)
-    """How long settled events are kept, in days."""
-
-
-class MemoryEngineConfig(Config):
-    """Keeps events in memory: they are gone with the process."""
-
-    type: Literal["memory"] = "memory"
-
-
-def _single_machine(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("type") == "nats":  # pyright: ignore[reportUnknownMemberType]
-        raise ValueError("engine 'nats' comes with a later release; use 'sqlite' or 'memory'")
-    if isinstance(value, dict) and "type" not in value:
-        return {"type": "sqlite", **value}
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
-EngineConfig = Annotated[
-    Annotated[SqliteEngineConfig | MemoryEngineConfig, Discriminator("type")],
-    plugged("engines"),
-    BeforeValidator(_single_machine, json_schema_input_type=SqliteEngineConfig | MemoryEngineConfig),
+__all__ = [
+    "EngineConfig",
+    "Loc",
+    "Manifest",
+    "MemoryEngineConfig",
+    "PoolLimitsConfig",
+    "ServerConfig",
+    "SqliteEngineConfig",
 ]
-
-
-class ServerConfig(Config):
-    """The listener for health, metrics and the state of events."""
-
-    host: str = Field(default="127.0.0.1", min_length=1)
-    """Address to listen on; one that others can reach needs `token`."""
-    port: Port | None = None
-    """Port; absent: the first free one from 8765."""
-    token: SecretStr | None = None
-    """Token asked for by everything but the health pages."""
-
-    @model_validator(mode="after")
-    def _guarded(self) -> ServerConfig:
-        if self.host not in LOOPBACK and not (self.token and self.token.get_secret_value()):
-            raise PydanticCustomError(
-                "unauthenticated",
-                "the server on {host} can be reached by other machines: add `token:`",
-                {"host": self.host, "at": "host"},
-            )
-        return self
-
-
-class PoolLimitsConfig(Config):
-    """Limits of the whole pool."""
-
-    max_hops: Count = 10
-    """Longest way of a message from agent to agent."""
-    max_messages_per_event: Count = 200
-    """Most messages one event may cause."""
-    drain_timeout_s: Seconds = 8.0
-    """How long running work may take when the pool stops, in seconds; the rest continues at the next start."""
-    concurrency: Count = 100
-    """Most deliveries of the whole pool at once."""
 
 
 class Manifest(Config):
@@ -93,26 +45,60 @@ class Manifest(Config):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(title="llmling manifest")
 
-    include: list[str] = []
+    include: list[str] = Field(default=[])
     """Files or globs merged first; what is written here wins, lists replace."""
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = Field(default={})
     """Keys every agent starts from; an agent's own key wins."""
     engine: EngineConfig = SqliteEngineConfig()
     """What keeps events: `sqlite` (default) or `memory`."""
-    server: ServerConfig | Literal[False] = ServerConfig()
+    server: ServerEntry = ServerConfig()
     """Health and state over HTTP; false: none."""
     limits: PoolLimitsConfig = PoolLimitsConfig()
     """Limits of the whole pool."""
-    mcp_servers: Named[McpServerConfig] = {}
+    mcp_servers: Named[McpServerConfig] = Field(default={})
     """MCP servers shared by name."""
-    agents: Named[AgentConfig] = {}
+    agents: Named[AgentConfig] = Field(default={})
     """Agents by name."""
-    teams: Named[TeamConfig] = {}
+    teams: Named[TeamConfig] = Field(default={})
     """Teams by name."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _path: Path | None = PrivateAttr(default=None)
     _locate: Callable[[Loc], str] | None = PrivateAttr(default=None)
+
+    @classmethod
+    def load(cls, source: str | Path | Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> Manifest:
+        """Read a manifest from a file, or from a mapping built in Python.
+
+        `env` is where `${VAR}` is looked up; absent: the environment of the process.
+
+        Raises:
+            ManifestError: It cannot be used; the error lists every mistake in all its files.
+        """
+        return cls._read(source, env, one_agent=False)
+
+    @classmethod
+    def load_agent(cls, source: str | Path | Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> Manifest:
+        """Read a file that describes one agent: its keys at the root, plus `name` (absent: the file's stem).
+
+        Raises:
+            ManifestError: It cannot be used; the error lists every mistake.
+        """
+        return cls._read(source, env, one_agent=True)
+
+    @classmethod
+    def check(cls, source: str | Path | Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> list[Problem]:
+        """Return every error and warning of a manifest, sorted by place; `load` raises exactly when one is an error."""
+        return read(source, env).report.problems()
+
+    @classmethod
+    def _read(
+        cls, source: str | Path | Mapping[str, Any], env: Mapping[str, str] | None, *, one_agent: bool
+    ) -> Manifest:
+        found = read(source, env, one_agent=one_agent)
+        if found.report.failed:
+            raise ManifestError([problem for problem in found.report.problems() if problem.severity == "error"])
+        return cls.model_validate(found.sections).placed(found.folder, found.path, found.locate)
 
     @property
     def folder(self) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, SecretStr
 
-from llmling.manifest.base import Config, PositiveSeconds, Template, plugged
+from llmling.manifest.base import Config, PositiveSeconds, RelativeTemplate, plugged
 
 
 def _answers_only(value: object) -> object:
@@ -26,7 +26,7 @@ class FileSinkConfig(SinkBase):
     """Writes the answer and a newline into a file."""
 
     type: Literal["file"] = "file"
-    path: Template
+    path: RelativeTemplate
     """Path with sandboxed Jinja, such as `out/{{ event.id }}.md`; it cannot leave the folder written before the
     first `{{`."""
     mode: Literal["write", "append"] = "write"
@@ -41,7 +41,7 @@ class HttpSinkConfig(SinkBase):
     """Address that takes the answer."""
     secret: SecretStr | None = None
     """Secret the receiver knows (`whsec_...` or any text); absent: not signed."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default={})
     """Further headers."""
     timeout_s: PositiveSeconds = 15.0
     """Longest time for one request, in seconds."""

@@ -42,11 +42,8 @@ def tool_shorthand(value: Any) -> Any:
     return {"type": "function", "function": value} if isinstance(value, str) else value
 
 
-ToolConfig = Annotated[
-    Annotated[FunctionToolConfig | AgentToolConfig, Discriminator("type")],
-    plugged("tools"),
-    BeforeValidator(tool_shorthand, json_schema_input_type=str | dict[str, Any]),
-]
+ToolMapping = Annotated[Annotated[FunctionToolConfig | AgentToolConfig, Discriminator("type")], plugged("tools")]
+ToolConfig = Annotated[ToolMapping, BeforeValidator(tool_shorthand, json_schema_input_type=str | ToolMapping)]
 
 
 class McpServerBase(Config):
@@ -68,9 +65,9 @@ class StdioServerConfig(McpServerBase):
     type: Literal["stdio"] = "stdio"
     command: str = Field(min_length=1)
     """Program to start."""
-    args: list[str] = []
+    args: list[str] = Field(default=[])
     """Its arguments."""
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default={})
     """Its environment, beside HOME, LOGNAME, PATH, SHELL, TERM and USER; nothing else is inherited."""
     cwd: RelativePath | None = None
     """Its working directory; absent: the manifest's folder."""
@@ -82,7 +79,7 @@ class HttpServerConfig(McpServerBase):
     type: Literal["http"] = "http"
     url: str = Field(pattern=r"^https?://")
     """Its address."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default={})
     """Headers sent with every request, such as Authorization."""
 
 

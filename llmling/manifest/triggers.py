@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Secr
 from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import (
+    Amount,
     Config,
     Count,
     Expression,
@@ -66,7 +67,7 @@ class FileTriggerConfig(TriggerBase):
     """Folders (with everything below), files or globs; one that does not exist yet is waited for."""
     extensions: list[str] | None = None
     """Endings such as `.md`; absent: any."""
-    ignore: list[str] = []
+    ignore: list[str] = Field(default=[])
     """Globs of files to leave alone."""
     events: list[Literal["added", "modified", "deleted"]] = Field(default=["added", "modified"], min_length=1)
     """Which changes count."""
@@ -138,9 +139,7 @@ class NoAuth(Config):
     type: Literal["none"] = "none"
 
 
-AuthConfig = Annotated[
-    HmacAuth | GithubAuth | StripeAuth | StandardAuth | BearerAuth | NoAuth, Discriminator("type")
-]
+AuthConfig = Annotated[HmacAuth | GithubAuth | StripeAuth | StandardAuth | BearerAuth | NoAuth, Discriminator("type")]
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -161,7 +160,7 @@ class WebhookTriggerConfig(TriggerBase):
     """True: other machines may post without `auth`."""
     max_body_bytes: Count = 1_000_000
     """Largest body; a larger one gets 413."""
-    rate_per_s: float | None = Field(default=None, gt=0)
+    rate_per_s: Amount | None = None
     """Most posts per second; over it the answer is 429."""
     dedupe_window_s: PositiveSeconds = 86_400.0
     """How long a delivery id is remembered, in seconds."""

@@ -1,0 +1,151 @@
+"""Whether the valid parts of a manifest fit together: references, names, addresses."""
+
+from __future__ import annotations
+
+from llmling.manifest.agents import AgentConfig, TeamConfig
+from llmling.manifest.draft import Draft
+from llmling.manifest.knowledge import ResourceKnowledgeConfig
+from llmling.manifest.loops import check_connections, check_files, cycles
+from llmling.manifest.material import check_material
+from llmling.manifest.nodes import Loc, find
+from llmling.manifest.pool import ServerConfig
+from llmling.manifest.problems import Place, did_you_mean
+from llmling.manifest.shape import Part
+from llmling.manifest.tools import AgentToolConfig
+from llmling.manifest.triggers import LOOPBACK, TriggerBase, WebhookTriggerConfig
+
+_ANY_HOST = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not bound
+
+
+def check_draft(draft: Draft) -> None:
+    """Report everything that does not fit together, and give triggers without a name theirs."""
+    _check_names(draft)
+    for name, part in draft.nodes():
+        _check_references(draft, name, part)
+    _check_teams(draft)
+    _check_triggers(draft)
+    _check_webhooks(draft)
+    check_material(draft)
+    check_files(draft)
+    check_connections(draft)
+
+
+def _check_names(draft: Draft) -> None:
+    for name, key in draft.team_names.items():
+        if (other := draft.agent_names.get(name)) is not None:
+            message = f'team "{name}" has the name of an agent (line {other.place.line})'
+            draft.report.add(key.place, "LL303", message, hint="rename one of them")
+
+
+def _check_references(draft: Draft, name: str, part: Part) -> None:
+    config: AgentConfig | TeamConfig = part.config
+    for index, connection in enumerate(config.connections):
+        _known_node(draft, name, part, ("connections", index, "to"), connection.to)
+    if isinstance(config, TeamConfig):
+        for index, member in enumerate(config.members):
+            _known_node(draft, name, part, ("members", index), member)
+        return
+    for index, tool in enumerate(config.tools):
+        if isinstance(tool, AgentToolConfig):
+            _known_node(draft, name, part, ("tools", index, "name"), tool.name)
+    for index, server in enumerate(config.mcp_servers):
+        if isinstance(server, str):
+            _known_server(draft, part, ("mcp_servers", index), server)
+    for index, item in enumerate(config.knowledge):
+        if isinstance(item, ResourceKnowledgeConfig):
+            _known_server(draft, part, ("knowledge", index, "server"), item.server)
+
+
+def _known_node(draft: Draft, owner: str, part: Part, loc: Loc, name: str) -> None:
+    known = [*draft.agent_names, *draft.team_names]
+    if name in draft.agent_names or name in draft.team_names:
+        return
+    hint = did_you_mean(name, [other for other in known if other != owner] or known)
+    if not hint:
+        hint = f"known: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
+    draft.problem(part, loc, "LL301", f'unknown agent or team "{name}"', hint=hint)
+
+
+def _known_server(draft: Draft, part: Part, loc: Loc, name: str) -> None:
+    if name not in draft.server_names:
+        hint = did_you_mean(name, draft.server_names) or "define it in `mcp_servers:` at the root"
+        draft.problem(part, loc, "LL302", f'unknown MCP server "{name}"', hint=hint)
+
+
+def _check_teams(draft: Draft) -> None:
+    graph = {
+        name: [member for member in part.config.members if member in draft.teams] for name, part in draft.teams.items()
+    }
+    for cycle in cycles(graph):
+        part = draft.teams[cycle[-1]]
+        loc = ("members", part.config.members.index(cycle[0]))
+        text = " -> ".join([*cycle, cycle[0]])
+        draft.problem(part, loc, "LL304", f"team contains itself: {text}", hint="remove one member")
+
+
+def _check_triggers(draft: Draft) -> None:
+    """Names are unique in the pool; one without a name becomes `<type>-<n>`."""
+    taken: dict[str, tuple[str, Place]] = {}
+    for name, part in draft.nodes():
+        for index, trigger in enumerate(part.config.triggers):
+            if not trigger.name:
+                continue
+            place = find(part.node, ("triggers", index, "name")).value_place
+            first = taken.setdefault(trigger.name, (name, place))
+            if first == (name, place):
+                continue
+            if first[1] == place and (below := find(part.node, ("extends",))).rest == ():
+                message = f'"{name}" inherits the trigger "{trigger.name}", which belongs to "{first[0]}"'
+                hint = f"write `triggers:` in {name}, or `triggers: []`"
+                draft.report.add(below.value_place, "LL305", message, hint=hint)
+            else:
+                message = f'trigger name "{trigger.name}" is already used at {first[1]}'
+                draft.problem(part, ("triggers", index, "name"), "LL305", message, hint="names are unique in the pool")
+    counts: dict[str, int] = {}
+    for _, part in draft.nodes():
+        triggers: list[TriggerBase] = part.config.triggers
+        for index, trigger in enumerate(triggers):
+            if not trigger.name:
+                kind = str(getattr(trigger, "type", "trigger"))
+                number = counts.get(kind, 0) + 1
+                while f"{kind}-{number}" in taken:
+                    number += 1
+                counts[kind] = number
+                triggers[index] = trigger.model_copy(update={"name": f"{kind}-{number}"})
+
+
+def _check_webhooks(draft: Draft) -> None:
+    """One address leads to one trigger, and no port has two listeners."""
+    server: ServerConfig | None = None
+    if draft.server is not None and isinstance(draft.server.config, ServerConfig):
+        server = draft.server.config
+    addresses: dict[tuple[str, int, str], str] = {}
+    listeners: dict[int, dict[str, str]] = {}
+    for _, part in draft.nodes():
+        for index, trigger in enumerate(part.config.triggers):
+            if not isinstance(trigger, WebhookTriggerConfig) or not trigger.enabled:
+                continue
+            loc: Loc = ("triggers", index)
+            host = _host(trigger.host)
+            if server is not None and server.port == trigger.port and _meet(host, _host(server.host)):
+                message = f"port {trigger.port} is taken by `server:`"
+                draft.problem(part, (*loc, "port"), "LL307", message, hint="give one of them another port")
+            address = (host, trigger.port, trigger.path)
+            if (first := addresses.get(address)) is not None:
+                message = f'another webhook, "{first}", has the same host, port and path "{trigger.path}"'
+                draft.problem(part, (*loc, "path"), "LL306", message, hint="give one of them another path")
+            addresses.setdefault(address, trigger.name)
+            others = listeners.setdefault(trigger.port, {})
+            clash = next((name for other, name in others.items() if other != host and _meet(other, host)), None)
+            if clash is not None:
+                message = f'port {trigger.port} is taken by webhook "{clash}" on an overlapping host'
+                draft.problem(part, (*loc, "port"), "LL307", message, hint="use the same host or another port")
+            others.setdefault(host, trigger.name)
+
+
+def _host(host: str) -> str:
+    return "localhost" if host in LOOPBACK else host
+
+
+def _meet(one: str, other: str) -> bool:
+    return one == other or one in _ANY_HOST or other in _ANY_HOST

@@ -1,0 +1,47 @@
+"""The valid parts of a manifest, before it is known whether they fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmling.manifest.nodes import Loc, ScalarNode, find
+from llmling.manifest.problems import Report
+from llmling.manifest.shape import Part
+
+
+@dataclass(slots=True)
+class Draft:
+    """What `checks` looks at; the `_names` also hold parts that are not valid themselves."""
+
+    folder: Path
+    report: Report
+    where: Callable[[Loc], str]
+    shown: str = ""
+    """The manifest's folder as problems show it."""
+    max_hops: int = 10
+    server: Part | None = None
+    server_names: dict[str, ScalarNode] = field(default_factory=dict[str, ScalarNode])
+    servers: dict[str, Part] = field(default_factory=dict[str, Part])
+    agent_names: dict[str, ScalarNode] = field(default_factory=dict[str, ScalarNode])
+    agents: dict[str, Part] = field(default_factory=dict[str, Part])
+    team_names: dict[str, ScalarNode] = field(default_factory=dict[str, ScalarNode])
+    teams: dict[str, Part] = field(default_factory=dict[str, Part])
+
+    def nodes(self) -> Iterator[tuple[str, Part]]:
+        """Yield agents, then teams, in the order they are written."""
+        for name in self.agent_names:
+            if name in self.agents:
+                yield name, self.agents[name]
+        yield from self.teams.items()
+
+    def problem(
+        self, part: Part, loc: Loc, code: str, message: str, *, hint: str = "", severity: str = "error"
+    ) -> None:
+        """Report a problem of a value; where the value is not written, at the nearest key."""
+        found = find(part.node, loc)
+        place = found.key_place if found.rest else found.value_place
+        path = (*part.loc, *found.path)
+        where = self.where(path if found.rest else path[:-1])
+        self.report.add(place, code, message, where=where, hint=hint, uses=found.uses, severity=severity)

@@ -1,0 +1,163 @@
+"""What would run for ever: agents that trigger themselves through files, and cycles of connections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from llmling.manifest.agents import AgentConfig, TeamConfig
+from llmling.manifest.draft import Draft
+from llmling.manifest.patterns import Tokens, Wild, fixed, of_glob, of_template, overlap, sample
+from llmling.manifest.shape import Part
+from llmling.manifest.sinks import FileSinkConfig
+from llmling.manifest.tools import AgentToolConfig
+from llmling.manifest.triggers import FileTriggerConfig
+
+_TEMPORARY = ("~", ".swp", ".tmp", ".part", ".crdownload")
+
+
+def cycles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Return cycles of a graph, each as its nodes in order; no node is told twice."""
+    found: list[list[str]] = []
+    blamed: set[str] = set()
+    done: set[str] = set()
+    for start in graph:
+        path: list[str] = []
+        depth: dict[str, int] = {}
+        todo: list[tuple[str, bool]] = [(start, False)]
+        while todo:
+            name, leaving = todo.pop()
+            if leaving:
+                path.pop()
+                del depth[name]
+                done.add(name)
+            elif name in depth:
+                cycle = path[depth[name] :]
+                if blamed.isdisjoint(cycle):
+                    blamed.update(cycle)
+                    found.append(cycle)
+            elif name not in done:
+                depth[name] = len(path)
+                path.append(name)
+                todo.append((name, True))
+                todo.extend((other, False) for other in reversed(list(graph.get(name, ()))))
+    return found
+
+
+def check_connections(draft: Draft) -> None:
+    """Warn of cycles in which every connection is taken unconditionally."""
+    edges: dict[str, dict[str, int]] = {}
+    for name, part in draft.nodes():
+        edges[name] = {}
+        for index, connection in enumerate(part.config.connections):
+            if connection.when is None:
+                edges[name].setdefault(connection.to, index)
+    parts = dict(draft.nodes())
+    for cycle in cycles(edges):
+        last = cycle[-1]
+        draft.problem(
+            parts[last],
+            ("connections", edges[last][cycle[0]], "to"),
+            "LL402",
+            f"connections form a cycle without a condition: {' -> '.join([*cycle, cycle[0]])}",
+            hint=f"add `when:` to one of them, else limits.max_hops ({draft.max_hops}) ends every event as dead",
+            severity="warning",
+        )
+
+
+@dataclass(slots=True)
+class _Output:
+    name: str
+    part: Part
+    index: int
+    tokens: Tokens
+    start: str
+
+
+@dataclass(slots=True)
+class _Watch:
+    name: str
+    trigger: str
+    config: FileTriggerConfig
+    tokens: Tokens
+    start: str
+
+
+def check_files(draft: Draft) -> None:
+    """Refuse a file sink that writes what a file trigger before it would take up again."""
+    folder = str(draft.folder)
+    outputs: list[_Output] = []
+    watches: list[_Watch] = []
+    graph: dict[str, set[str]] = {}
+    for name, part in draft.nodes():
+        graph[name] = _next(part.config)
+        for index, sink in enumerate(part.config.sinks):
+            if isinstance(sink, FileSinkConfig):
+                tokens = of_template(sink.path, folder)
+                outputs.append(_Output(name, part, index, tokens, fixed(tokens)))
+        for index, trigger in enumerate(part.config.triggers):
+            if isinstance(trigger, FileTriggerConfig) and trigger.enabled and set(trigger.events) != {"deleted"}:
+                label = f'"{trigger.name}"' if trigger.name else draft.where((*part.loc, "triggers", index))
+                for path in trigger.paths:
+                    tokens = of_glob(path, folder)
+                    watches.append(_Watch(name, label, trigger, tokens, fixed(tokens)))
+    pairs = [(output, watch) for output in outputs for watch in watches if _feeds(output, watch, folder)]
+    for output, watch in pairs:
+        graph[output.name].add(watch.name)
+    reached: dict[str, set[str]] = {}
+    for output, watch in pairs:
+        if output.name not in reached.setdefault(watch.name, set()) and not reached[watch.name]:
+            reached[watch.name] = _reachable(graph, watch.name)
+        if output.name in reached[watch.name]:
+            draft.problem(
+                output.part,
+                ("sinks", output.index, "path"),
+                "LL401",
+                f"this file would trigger {watch.trigger} again, which leads back here",
+                hint=f"write into another folder, or add a glob to `ignore:` of {watch.trigger}",
+            )
+
+
+def _next(config: AgentConfig | TeamConfig) -> set[str]:
+    names = {connection.to for connection in config.connections}
+    if isinstance(config, TeamConfig):
+        return names | set(config.members)
+    return names | {tool.name for tool in config.tools if isinstance(tool, AgentToolConfig)}
+
+
+def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    found = {start}
+    todo = [start]
+    while todo:
+        for name in graph.get(todo.pop(), ()):
+            if name not in found:
+                found.add(name)
+                todo.append(name)
+    return found
+
+
+def _feeds(output: _Output, watch: _Watch, folder: str) -> bool:
+    if not (output.start.startswith(watch.start) or watch.start.startswith(output.start)):
+        return False
+    below: Tokens = (*watch.tokens, "/", Wild.PATH)
+    whole = all(isinstance(token, str) for token in watch.tokens)
+    if not overlap(output.tokens, watch.tokens) and not (whole and overlap(output.tokens, below)):
+        return False
+    endings = watch.config.extensions
+    if endings is not None and not any(overlap(output.tokens, (Wild.PATH, *ending)) for ending in endings):
+        return False
+    path = sample(output.tokens)
+    name = os.path.basename(path)  # noqa: PTH119
+    if name.startswith((".", "~")) or name.endswith(_TEMPORARY):
+        return False
+    return not any(_ignored(path, name, pattern, folder) for pattern in watch.config.ignore)
+
+
+def _ignored(path: str, name: str, pattern: str, folder: str) -> bool:
+    tokens = of_glob(pattern, folder)
+    return (
+        overlap(tuple(path), tokens)
+        or overlap(tuple(path), (*tokens, "/", Wild.PATH))
+        or ("/" not in pattern and overlap(tuple(f"/{name}"), of_glob(pattern, "/")))
+    )

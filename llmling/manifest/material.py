@@ -1,0 +1,127 @@
+"""What a manifest names outside itself: Python objects, files and folders, demo scripts."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from llmling.manifest.agents import AgentConfig
+from llmling.manifest.draft import Draft
+from llmling.manifest.importing import ImportFailed, import_object
+from llmling.manifest.knowledge import FileKnowledgeConfig, FolderKnowledgeConfig
+from llmling.manifest.models import FallbackModelConfig, ScriptModelConfig
+from llmling.manifest.nodes import Loc, MappingNode, SequenceNode, followed
+from llmling.manifest.parse import decode, parse
+from llmling.manifest.problems import Place, Source, did_you_mean
+from llmling.manifest.shape import Part
+from llmling.manifest.tools import FunctionToolConfig
+
+
+def check_material(draft: Draft) -> None:
+    """Report Python objects that cannot be imported and files that do not exist."""
+    objects: dict[str, Any] = {}
+    scripts: set[str] = set()
+    for _, part in draft.nodes():
+        for loc, path, shape in _named(part):
+            if path not in objects:
+                objects[path] = _imported(path, draft.folder)
+            _check_object(draft, part, loc, objects[path], path, shape)
+        if isinstance(part.config, AgentConfig):
+            _check_knowledge(draft, part, part.config)
+            for loc, script in _scripts(part.config.model, ("model",)):
+                if script.path not in scripts:
+                    _check_script(draft, part, (*loc, "path"), script.path)
+                scripts.add(script.path)
+
+
+def _named(part: Part) -> Iterator[tuple[Loc, str, str]]:
+    for index, connection in enumerate(part.config.connections):
+        if connection.transform is not None:
+            yield ("connections", index, "transform"), connection.transform, "callable"
+    if isinstance(part.config, AgentConfig):
+        for index, tool in enumerate(part.config.tools):
+            if isinstance(tool, FunctionToolConfig):
+                yield ("tools", index, "function"), tool.function, "callable"
+        if isinstance(part.config.output, str):
+            yield ("output",), part.config.output, "model"
+
+
+def _imported(path: str, folder: Path) -> Any:
+    try:
+        return import_object(path, folder)
+    except ImportFailed as error:
+        return error
+
+
+def _check_object(draft: Draft, part: Part, loc: Loc, value: Any, path: str, shape: str) -> None:
+    if isinstance(value, ImportFailed):
+        code, known = "LL309", value.known
+        if known is None:
+            code = "LL308"
+            known = tuple(item.stem for item in draft.folder.iterdir() if item.suffix == ".py" or item.is_dir())
+        draft.problem(part, loc, code, str(value), hint=did_you_mean(value.name, known) if value.name else "")
+    elif shape == "callable" and not callable(value):
+        draft.problem(part, loc, "LL309", f"{path} is not callable", hint="name a function")
+    elif shape == "model" and not (isinstance(value, type) and issubclass(value, BaseModel)):
+        draft.problem(part, loc, "LL309", f"{path} is not a pydantic model", hint="name a subclass of BaseModel")
+
+
+def _check_knowledge(draft: Draft, part: Part, config: AgentConfig) -> None:
+    for index, item in enumerate(config.knowledge):
+        loc = ("knowledge", index, "path")
+        if isinstance(item, FileKnowledgeConfig):
+            if glob.has_magic(item.path):
+                if next(glob.iglob(item.path, root_dir=draft.folder, recursive=True), None) is None:  # noqa: PTH207
+                    draft.problem(part, loc, "LL310", f'no file matches "{item.path}"')
+            elif not (draft.folder / item.path).exists():
+                _missing(draft, part, loc, "file or folder", item.path)
+        elif isinstance(item, FolderKnowledgeConfig) and not (draft.folder / item.path).is_dir():
+            _missing(draft, part, loc, "folder", item.path)
+
+
+def _missing(draft: Draft, part: Part, loc: Loc, kind: str, path: str) -> None:
+    target = draft.folder / path
+    parent = target.parent
+    names = [item.name for item in parent.iterdir()] if parent.is_dir() else []
+    draft.problem(part, loc, "LL310", f'there is no {kind} "{path}"', hint=did_you_mean(target.name, names))
+
+
+def _scripts(model: Any, loc: Loc) -> Iterator[tuple[Loc, ScriptModelConfig]]:
+    if isinstance(model, ScriptModelConfig):
+        yield loc, model
+    elif isinstance(model, FallbackModelConfig):
+        for index, item in enumerate(model.models):
+            yield from _scripts(item, (*loc, "models", index))
+
+
+def _check_script(draft: Draft, part: Part, loc: Loc, path: str) -> None:
+    source = Source(os.path.join(draft.shown, path))  # noqa: PTH118
+    try:
+        with (draft.folder / path).open("rb") as file:
+            data = file.read(1_000_001)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            _missing(draft, part, loc, "file", path)
+        else:
+            draft.problem(part, loc, "LL310", f'cannot read "{path}": {(error.strerror or str(error)).lower()}')
+        return
+    text = decode(data, source, draft.report)
+    if text is None:
+        return
+    root = parse(text, source, draft.report) if text.strip() else None
+    if not text.strip() or (root is not None and not isinstance(root, SequenceNode)):
+        place = Place(source) if root is None else root.place
+        draft.report.add(
+            place, "LL311", "a demo script is a list", hint="write entries such as - {match: ..., reply: ...}"
+        )
+    elif root is not None:
+        for item in root.items:
+            if not isinstance(followed(item), MappingNode):
+                draft.report.add(
+                    item.place, "LL311", "an entry of a demo script is a mapping", hint="write {reply: ...}"
+                )

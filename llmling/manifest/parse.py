@@ -1,0 +1,304 @@
+"""The reader: text to nodes, by events, so that no limit can be exceeded before it is seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+import yaml
+
+from llmling.manifest.nodes import AliasNode, Entry, MappingNode, Mark, Node, ScalarNode, SequenceNode, followed
+from llmling.manifest.problems import Place, Report, Source
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 50
+MAX_ALIASES = 100
+MAX_EXPANDED = 100_000
+"""Most values that aliases may add to a file."""
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STANDARD = "tag:yaml.org,2002:"
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+# Stand in for the braces of an unquoted `${...}` so that reading can go on behind it; same width, private use.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_HINTS = {
+    "mapping values are not allowed in this context": (
+        'a value with ": " in it must be quoted, or this line is indented too far'
+    ),
+    "did not find expected key": "check the indentation, and quote values that start with a special character",
+    "did not find expected '-' indicator": "check the indentation",
+    "could not find expected ':'": 'a key needs ":" and a space behind it',
+    "found unknown escape character": "write it in single quotes, or double the backslash",
+}
+
+
+class _Stop(Exception):
+    """Reading this file makes no sense any more; the reason is in the report."""
+
+
+class _Frame:
+    """A collection that is still open."""
+
+    __slots__ = ("anchor", "dropped", "key", "merges", "node")
+
+    def __init__(self, node: MappingNode | SequenceNode, anchor: str | None) -> None:
+        self.node = node
+        self.anchor = anchor
+        self.key: ScalarNode | None = None
+        self.dropped = False
+        self.merges: list[tuple[ScalarNode, Node]] = []
+
+
+def decode(data: bytes, source: Source, report: Report) -> str | None:
+    """Return the text of a file, or None when it is too large or not printable UTF-8; fills `source.lines`."""
+    if len(data) > MAX_BYTES:
+        report.add(
+            Place(source),
+            "LL003",
+            f"the file has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed",
+            hint="split it with `include:`",
+        )
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8-sig", "replace")
+        line = before.count("\n") + 1
+        column = len(before) - before.rfind("\n")
+        report.add(
+            Place(source, line, column),
+            "LL002",
+            f"not UTF-8: byte 0x{data[error.start]:02x}",
+            hint="save the file as UTF-8",
+        )
+        return None
+    source.lines = _BREAK.split(text)
+    if (bad := _UNPRINTABLE.search(text)) is not None:
+        before = _BREAK.split(text[: bad.start()])
+        name = f"U+{ord(bad.group()):04X}"
+        report.add(
+            Place(source, len(before), len(before[-1]) + 1), "LL002", f"control character {name}", hint="remove it"
+        )
+        return None
+    return text
+
+
+def parse(text: str, source: Source, report: Report) -> Node | None:
+    """Return the one document of a text, or None when it cannot be read; reasons go to the report.
+
+    An unquoted `${...}` inside a flow collection is reported and then read as if it were quoted.
+    """
+    patched = False
+    for _ in range(100):
+        try:
+            root = _Composer(source, report, patched).compose(text)
+            if root is None or (isinstance(root, ScalarNode) and not root.text and root.plain):
+                report.add(Place(source), "LL009", "the file is empty", hint="start with `agents:`")
+                return None
+            return root
+        except _Stop:
+            return None
+        except yaml.MarkedYAMLError as error:
+            cut = _unquoted(text, error)
+            if cut is None:
+                _syntax(error, source, report)
+                return None
+            start, end = cut
+            lines = _BREAK.split(text[:start])
+            report.add(
+                Place(source, len(lines), len(lines[-1]) + 1, end - start),
+                "LL005",
+                f"{text[start:end]} inside {{}} or [] must be quoted",
+                hint=f'write "{text[start:end]}"',
+            )
+            text = f"{text[:start]}${_OPEN}{text[start + 2 : end - 1]}{_CLOSE}{text[end:]}"
+            patched = True
+    return None
+
+
+def _unquoted(text: str, error: yaml.MarkedYAMLError) -> tuple[int, int] | None:
+    mark: Any = error.problem_mark
+    if mark is None or text[mark.index - 1 : mark.index + 1] != "${":
+        return None
+    end = _BREAK.split(text[mark.index :], maxsplit=1)[0].find("}")
+    return None if end < 0 else (mark.index - 1, mark.index + end + 1)
+
+
+def _syntax(error: yaml.MarkedYAMLError, source: Source, report: Report) -> None:
+    problem = error.problem or "malformed"
+    context = error.context or ""
+    mark: Any = error.problem_mark or error.context_mark
+    opened = ""
+    start: Any = error.context_mark
+    if context in {"while scanning a simple key", "while scanning a quoted scalar"} and start is not None:
+        mark = start
+    elif context.startswith("while parsing a flow") and start is not None:
+        opened = f" (opened at line {start.line + 1}, column {start.column + 1})"
+    if context == "while scanning a quoted scalar" and "end of stream" in problem:
+        problem = "the quote is never closed"
+    hint = _HINTS.get(problem, "")
+    line, column = mark.line, mark.column
+    if line >= len(source.lines):
+        line, column = len(source.lines) - 1, len(source.lines[-1])
+    char = source.lines[line][column : column + 1]
+    if problem == "found character that cannot start any token":
+        problem = "a tab cannot indent YAML" if char == "\t" else f'a value cannot start with "{char}"'
+        hint = "use spaces" if char == "\t" else "put the value in quotes"
+    report.add(Place(source, line + 1, column + 1), "LL004", problem + opened, hint=hint)
+
+
+class _Composer:
+    """Builds nodes from events, with a stack of its own."""
+
+    def __init__(self, source: Source, report: Report, patched: bool) -> None:
+        self._source = source
+        self._report = report
+        self._patched = patched
+        self._stack: list[_Frame] = []
+        self._anchors: dict[str, Node] = {}
+        self._aliases = 0
+        self._expanded = 0
+        self._root: Node | None = None
+
+    def compose(self, text: str) -> Node | None:
+        """Return the document.
+
+        Raises:
+            _Stop: A limit is exceeded; it is in the report.
+        """
+        documents = 0
+        for event in _events(text):
+            kind = cast("type[object]", type(event))
+            if kind is yaml.ScalarEvent:
+                self._scalar(event)
+            elif kind is yaml.MappingStartEvent:
+                self._open(event, MappingNode(self._source, event.start_mark, event.end_mark))
+            elif kind is yaml.SequenceStartEvent:
+                self._open(event, SequenceNode(self._source, event.start_mark, event.end_mark))
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                self._close()
+            elif kind is yaml.AliasEvent:
+                self._alias(event)
+            elif kind is yaml.DocumentStartEvent:
+                documents += 1
+                if documents > 1:
+                    self._stop(event.start_mark, "LL009", "a second document starts here", "use one file per document")
+        return self._root
+
+    def _place(self, mark: Mark) -> Place:
+        return Place(self._source, mark.line + 1, mark.column + 1)
+
+    def _stop(self, mark: Mark, code: str, message: str, hint: str = "") -> None:
+        self._report.add(self._place(mark), code, message, hint=hint)
+        raise _Stop
+
+    def _scalar(self, event: Any) -> None:
+        text: str = event.value
+        if self._patched and _OPEN in text:
+            text = text.replace(_OPEN, "{").replace(_CLOSE, "}")
+        plain = bool(event.implicit[0])
+        if event.tag is not None:
+            plain = self._tag(event, {"str": False, "int": True, "float": True, "bool": True, "null": True})
+        node = ScalarNode(self._source, event.start_mark, event.end_mark, text, plain, event.style or "")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        self._add(node)
+
+    def _tag(self, event: Any, allowed: dict[str, bool]) -> bool:
+        tag: str = event.tag
+        short = tag.removeprefix(_STANDARD)
+        if tag == "!":
+            return False
+        if short != tag and short in allowed:
+            return allowed[short]
+        shown = f"!!{short}" if short != tag else tag
+        hint = "write ${NAME}" if tag == "!ENV" else "write the value without it"
+        self._report.add(self._place(event.start_mark), "LL007", f'tag "{shown}" is not allowed', hint=hint)
+        return False
+
+    def _open(self, event: Any, node: MappingNode | SequenceNode) -> None:
+        if event.tag is not None:
+            self._tag(event, {"map": True} if isinstance(node, MappingNode) else {"seq": True})
+        if len(self._stack) >= MAX_DEPTH:
+            self._stop(event.start_mark, "LL003", f"nested more than {MAX_DEPTH} deep")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        if self._stack and isinstance(self._stack[-1].node, MappingNode):
+            frame = self._stack[-1]
+            if frame.key is None and not frame.dropped:
+                self._report.add(node.place, "LL010", "a key must be plain text, not a list or a mapping")
+        self._stack.append(_Frame(node, event.anchor))
+
+    def _close(self) -> None:
+        frame = self._stack.pop()
+        if isinstance(frame.node, MappingNode):
+            for key, node in frame.merges:
+                self._merge(frame.node, key, node)
+        self._add(frame.node)
+
+    def _alias(self, event: Any) -> None:
+        self._aliases += 1
+        if self._aliases > MAX_ALIASES:
+            self._stop(event.start_mark, "LL003", f"more than {MAX_ALIASES} aliases")
+        target = self._anchors.get(event.anchor)
+        place = Place(self._source, event.start_mark.line + 1, event.start_mark.column + 1, len(event.anchor) + 1)
+        if target is None:
+            self._report.add(place, "LL008", f'alias "*{event.anchor}" names no anchor above it')
+            target = ScalarNode(self._source, event.start_mark, event.end_mark, "", plain=True)
+        elif any(frame.node is target for frame in self._stack):
+            self._report.add(place, "LL008", f'alias "*{event.anchor}" stands inside its own anchor')
+            raise _Stop
+        self._expanded += target.size
+        if self._expanded > MAX_EXPANDED:
+            self._stop(event.start_mark, "LL003", f"aliases add more than {MAX_EXPANDED:,} values up to here")
+        if len(self._stack) + target.height > MAX_DEPTH:
+            self._stop(event.start_mark, "LL003", f"nested more than {MAX_DEPTH} deep once this alias is followed")
+        self._add(AliasNode(self._source, event.start_mark, event.end_mark, target))
+
+    def _add(self, node: Node) -> None:
+        if not self._stack:
+            self._root = node
+            return
+        frame = self._stack[-1]
+        parent = frame.node
+        parent.size += node.size
+        parent.height = max(parent.height, node.height + 1)
+        if isinstance(parent, SequenceNode):
+            parent.items.append(node)
+        elif frame.dropped:
+            frame.dropped = False
+        elif frame.key is None:
+            key = followed(node)
+            frame.key = key if isinstance(key, ScalarNode) else None
+            frame.dropped = frame.key is None
+        else:
+            key, frame.key = frame.key, None
+            self._put(frame, parent, key, node)
+
+    def _put(self, frame: _Frame, mapping: MappingNode, key: ScalarNode, node: Node) -> None:
+        if (first := mapping.entries.get(key.text)) is not None:
+            line = first.key.place.line
+            self._report.add(
+                key.place, "LL006", f'key "{key.text}" is already written at line {line}', hint="remove one"
+            )
+        elif key.plain and key.text == "<<":
+            frame.merges.append((key, node))
+        else:
+            mapping.entries[key.text] = Entry(key, node)
+
+    def _merge(self, mapping: MappingNode, key: ScalarNode, node: Node) -> None:
+        target = followed(node)
+        for part in target.items if isinstance(target, SequenceNode) else [node]:
+            base = followed(part)
+            if not isinstance(base, MappingNode):
+                self._report.add(part.place, "LL010", '"<<" takes a mapping or a list of mappings')
+                continue
+            via = part.place if isinstance(part, AliasNode) else key.place
+            for name, entry in base.entries.items():
+                mapping.entries.setdefault(name, Entry(entry.key, entry.node, via))
+
+
+def _events(text: str) -> Iterator[Any]:
+    yield from yaml.parse(text, Loader=_Loader)

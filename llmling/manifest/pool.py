@@ -1,0 +1,89 @@
+"""Configs of what the whole pool shares: engine, server and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from llmling.manifest.base import Amount, Config, Count, InMapping, LocatedMapping, Port, RelativePath, Seconds, plugged
+from llmling.manifest.triggers import LOOPBACK
+
+
+class SqliteEngineConfig(Config):
+    """Keeps events in one SQLite file; for one machine."""
+
+    type: Literal["sqlite"] = "sqlite"
+    path: RelativePath = ".llmling/pool.db"
+    """The file."""
+    keep_days: Amount = 30.0
+    """How long settled events are kept, in days."""
+
+
+class MemoryEngineConfig(Config):
+    """Keeps events in memory: they are gone with the process."""
+
+    type: Literal["memory"] = "memory"
+
+
+def _single_machine(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    engine = cast("Mapping[str, Any]", value)
+    if "type" not in engine:
+        return engine.plus("type", "sqlite") if isinstance(engine, LocatedMapping) else {"type": "sqlite", **engine}
+    if engine["type"] == "nats":
+        raise ValueError("engine 'nats' comes with a later release; use 'sqlite' or 'memory'")
+    return engine
+
+
+EngineMapping = Annotated[Annotated[SqliteEngineConfig | MemoryEngineConfig, Discriminator("type")], plugged("engines")]
+EngineConfig = Annotated[EngineMapping, BeforeValidator(_single_machine, json_schema_input_type=EngineMapping)]
+
+
+class ServerConfig(Config):
+    """The listener for health, metrics and the state of events."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on; one that others can reach needs `token`."""
+    port: Port | None = None
+    """Port; absent: the first free one from 8765."""
+    token: SecretStr | None = None
+    """Token asked for by everything but the health pages."""
+
+    @model_validator(mode="after")
+    def _guarded(self) -> ServerConfig:
+        if self.host not in LOOPBACK and not (self.token and self.token.get_secret_value()):
+            raise PydanticCustomError(
+                "unauthenticated",
+                "the server on {host} can be reached by other machines: add `token:`",
+                {"host": self.host, "at": "host"},
+            )
+        return self
+
+
+class PoolLimitsConfig(Config):
+    """Limits of the whole pool."""
+
+    max_hops: Count = 10
+    """Longest way of a message from agent to agent."""
+    max_messages_per_event: Count = 200
+    """Most messages one event may cause."""
+    drain_timeout_s: Seconds = 8.0
+    """How long running work may take when the pool stops, in seconds; the rest continues at the next start."""
+    concurrency: Count = 100
+    """Most deliveries of the whole pool at once."""
+
+
+def _server_branch(value: Any) -> str | None:
+    if value is False:
+        return "<false>"
+    return "<mapping>" if isinstance(value, Mapping | BaseModel) else None
+
+
+ServerEntry = Annotated[
+    Annotated[ServerConfig, InMapping] | Annotated[Literal[False], Tag("<false>")],
+    Discriminator(_server_branch, "server", "should be a mapping, or false for no server"),
+]
