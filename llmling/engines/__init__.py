@@ -1,0 +1,1 @@
+"""What keeps events and hands their deliveries out: SQLite (default) and memory."""

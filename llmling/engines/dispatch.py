@@ -1,0 +1,332 @@
+"""Hands deliveries out: oldest first by agent, within the limits of agent and pool, and sees them settled."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, assert_never
+
+from llmling.engines import queries, records
+from llmling.engines.database import Database
+from llmling.engines.inbox import Inbox
+from llmling.engines.ledger import Ledger, Verdict
+from llmling.engines.recorder import StepRecorder
+from llmling.engines.records import Change, Row
+from llmling.engines.steady import SteadyTime
+from llmling.errors import EngineError
+from llmling.protocols import Again, Dead, Delivery, Done, Policy, RunDelivery, Settlement, Step, Waiting, Work
+
+log = logging.getLogger("llmling.engine")
+
+_LONGEST_SLEEP_S = 30.0
+_RELOAD_S = 1.0
+_CANCEL_AGAIN_S = 1.0
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 300.0
+
+
+class Dispatcher:
+    """Starts what is due and settles what has ended; `group` owns all its tasks.
+
+    `applied` is told of every settled delivery right after the commit, with its successors.
+    """
+
+    _group: asyncio.TaskGroup
+
+    def __init__(
+        self,
+        database: Database,
+        ledger: Ledger,
+        time: SteadyTime,
+        run: RunDelivery,
+        policies: Mapping[str, Policy],
+        concurrency: int,
+        applied: Callable[[Change, Sequence[Delivery], Work], None],
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._time = time
+        self._run = run
+        self._concurrency = concurrency
+        self._applied = applied
+        self._inboxes = {agent: Inbox(agent, policy) for agent, policy in policies.items()}
+        self._round: deque[Inbox] = deque()
+        self._active = 0
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._stopped: set[str] = set()
+        self._stopping = False
+        self._cutting = False
+        self._cut = 0
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Begin to hand out, from what is on disk."""
+        self._group = group
+        self.reload()
+
+    @property
+    def loaded(self) -> int:
+        """How many deliveries are held in memory."""
+        return sum(len(inbox.held) for inbox in self._inboxes.values())
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of the deliveries that are running."""
+        return list(self._tasks)
+
+    def room_in_s(self, agent: str) -> float:
+        """When an agent's inbox may have room again, in seconds."""
+        inbox = self._inboxes.get(agent)
+        return 1.0 if inbox is None else inbox.room_in_s
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something beside the deliveries until the engine stops."""
+        task = self._group.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    # --- what there is to start --------------------------------------------------------------------------------------
+
+    def offer(self, row: Row) -> None:
+        """Take a delivery that was just written; without room it is left on disk."""
+        inbox = self._inboxes[row.delivery.agent]
+        if self._stopping:
+            return
+        if inbox.loading:
+            inbox.passed = True
+        elif inbox.more or not inbox.room:
+            inbox.more = True
+        else:
+            inbox.push(row)
+            self._queue(inbox)
+            self._pump()
+
+    def reload(self, agents: Iterable[str] | None = None) -> None:
+        """Look at the disk again: somebody has changed which deliveries of these agents are next."""
+        for agent in self._inboxes if agents is None else agents:
+            inbox = self._inboxes.get(agent)
+            if inbox is not None:
+                inbox.clear()
+                inbox.more = True
+                inbox.renew = inbox.loading
+                self._feed(inbox)
+
+    def cancel(self, delivery_ids: Iterable[str]) -> None:
+        """Stop running deliveries that somebody else has settled."""
+        for delivery_id in delivery_ids:
+            task = self._tasks.get(delivery_id)
+            if task is not None:
+                self._stopped.add(delivery_id)
+                task.cancel()
+
+    def _feed(self, inbox: Inbox) -> None:
+        if inbox.more and not inbox.loading and not self._stopping and inbox.low:
+            inbox.loading = True
+            self.spawn(self._load(inbox))
+
+    async def _load(self, inbox: Inbox) -> None:
+        inbox.passed = inbox.renew = False
+        held = frozenset(inbox.held)
+        query = functools.partial(queries.due, agent=inbox.agent, now=self._time.now(), limit=inbox.room, held=held)
+        try:
+            found = await self._database.read(query)
+        except EngineError as error:
+            log.error("the deliveries of agent %r cannot be read, trying again: %s", inbox.agent, error)
+            await self._time.sleep(_RELOAD_S)
+            found = queries.Due([], [], more=True, later=None)
+        inbox.loading = False
+        if inbox.renew:
+            inbox.more = True
+        else:
+            for row in found.rows:
+                inbox.push(row)
+            inbox.more = found.more or inbox.passed or inbox.overlook(found.held)
+        if found.later is not None:
+            self._ring_at(inbox, found.later)
+        self._queue(inbox)
+        self._pump()
+        self._feed(inbox)
+
+    def _ring_at(self, inbox: Inbox, due: float) -> None:
+        if self._stopping or (inbox.due is not None and inbox.due <= due):
+            return
+        if inbox.timer is not None:
+            inbox.timer.cancel()
+        inbox.due = due
+        inbox.timer = self.spawn(self._ring(inbox, due))
+
+    async def _ring(self, inbox: Inbox, due: float) -> None:
+        while (left_s := due - self._time.now()) > 0:
+            await self._time.sleep(min(left_s, _LONGEST_SLEEP_S))
+        inbox.due = inbox.timer = None
+        self.reload([inbox.agent])
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    def _queue(self, inbox: Inbox) -> None:
+        if inbox.eligible and not inbox.queued:
+            inbox.queued = True
+            self._round.append(inbox)
+
+    def _pump(self) -> None:
+        # One delivery of each agent in turn, so that a busy agent cannot take the whole pool.
+        while self._round and self._active < self._concurrency and not self._stopping:
+            inbox = self._round.popleft()
+            inbox.queued = False
+            if not inbox.eligible:
+                continue
+            row = inbox.pop()
+            self._active += 1
+            self._database.writer.post(
+                functools.partial(self._ledger.begin, delivery_id=row.delivery.id, attempts=row.attempts),
+                committed=functools.partial(self._begun, inbox, row),
+            )
+            self._queue(inbox)
+            self._feed(inbox)
+
+    def _begun(self, inbox: Inbox, row: Row, steps: tuple[Step, ...] | None) -> None:
+        if steps is None:
+            self._leave(inbox, row)
+            self.reload([inbox.agent])
+            return
+        if self._stopping:
+            self._release(row)
+            self._leave(inbox, row)
+            return
+        delivery = row.delivery
+        inbox.overlooked.discard(delivery.id)
+        journal = StepRecorder(self._database.writer, delivery.id, steps)
+        work = Work(delivery, row.event, row.attempts + 1, journal)
+        task = self._group.create_task(self._deliver(inbox, work))
+        self._tasks[delivery.id] = task
+        task.add_done_callback(functools.partial(self._ended, inbox, row))
+
+    def _ended(self, inbox: Inbox, row: Row, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and self._cutting:
+            # Cancelled before its first step: nothing of it has run.
+            self._cut += 1
+            self._release(row)
+        self._tasks.pop(row.delivery.id, None)
+        self._stopped.discard(row.delivery.id)
+        self._leave(inbox, row)
+
+    def _leave(self, inbox: Inbox, row: Row) -> None:
+        self._active -= 1
+        if inbox.left(row):
+            self.reload([inbox.agent])
+        self._queue(inbox)
+        self._pump()
+        self._feed(inbox)
+
+    def _release(self, row: Row) -> None:
+        try:
+            self._database.writer.post(
+                functools.partial(self._ledger.release, delivery_id=row.delivery.id, now=self._time.wall())
+            )
+        except EngineError:
+            log.warning("delivery %s could not be given back before the end; it counts as a try", row.delivery.id)
+
+    # --- running and settling ----------------------------------------------------------------------------------------
+
+    async def _deliver(self, inbox: Inbox, work: Work) -> None:
+        began = self._time.monotonic()
+        outcome = await self._outcome(inbox, work)
+        inbox.took(self._time.monotonic() - began)
+        if outcome is None:
+            return
+        verdict, successors = outcome
+        try:
+            # The writer settles it whatever happens to this task; waiting keeps the agent's place taken until then.
+            await self._database.writer.submit(
+                functools.partial(
+                    self._ledger.settle,
+                    delivery=work.delivery,
+                    attempt=work.attempt,
+                    verdict=verdict,
+                    now=self._time.wall(),
+                ),
+                patient=True,
+                committed=functools.partial(self._settled, inbox, work, verdict, successors),
+            )
+        except asyncio.CancelledError:
+            _uncancel()
+        except Exception:
+            log.exception("delivery %s is done, but this cannot be written; it runs again", work.delivery.id)
+
+    def _settled(
+        self, inbox: Inbox, work: Work, verdict: Verdict, successors: Sequence[Delivery], change: Change
+    ) -> None:
+        self._applied(change, successors, work)
+        if verdict.status == "pending":
+            self._ring_at(inbox, verdict.not_before)
+
+    async def _outcome(self, inbox: Inbox, work: Work) -> tuple[Verdict, Sequence[Delivery]] | None:
+        delivery_id = work.delivery.id
+        try:
+            return self._judge(inbox, work, await self._run(work))
+        except asyncio.CancelledError:
+            if self._cutting:
+                self._cut += 1
+                self._release(Row(0, work.delivery, work.event))
+                return None
+            if delivery_id in self._stopped:
+                log.info("delivery %s was stopped: it has been settled by an operator", delivery_id)
+                return None
+            _uncancel()
+            log.error("delivery %s was cancelled from outside", delivery_id)
+            reason = "cancelled from outside the engine"
+        except Exception as error:
+            log.exception("a mistake outside the model and its tools ended delivery %s", delivery_id)
+            reason = f"{type(error).__name__}: {error}"
+        backoff_s = min(_FIRST_BACKOFF_S * 2 ** min(work.attempt - 1, 30), _LONGEST_BACKOFF_S)
+        return self._judge(inbox, work, Again(reason, backoff_s))
+
+    def _judge(self, inbox: Inbox, work: Work, settlement: Settlement) -> tuple[Verdict, Sequence[Delivery]]:
+        match settlement:
+            case Done(content, successors, usage, cost_usd, model):
+                new = [records.new_delivery(delivery) for delivery in successors]
+                verdict = Verdict("done", records.stored(content), None, usage, cost_usd, model, successors=new)
+                return verdict, successors
+            case Again(reason, after_s, cost_usd) if work.attempt < inbox.policy.attempts:
+                due = self._time.now() + after_s
+                return Verdict("pending", None, records.stored(reason), None, cost_usd, "", after_s, due), ()
+            case Again(reason, _, cost_usd) | Dead(reason, cost_usd):
+                return Verdict("dead", None, records.stored(reason), cost_usd=cost_usd), ()
+            case Waiting(reason):
+                return Verdict("waiting", None, records.stored(reason)), ()
+            case _ as never:
+                assert_never(never)
+
+    # --- stopping ----------------------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Start nothing more, and take every cancellation from now on for the end of the engine."""
+        self._stopping = self._cutting = True
+
+    async def stop(self, grace_s: float) -> int:
+        """Start nothing more, give what is running `grace_s` seconds, cancel the rest; return how many that were."""
+        self._stopping = True
+        for task in self._background:
+            task.cancel()
+        for inbox in self._inboxes.values():
+            inbox.clear()
+        try:
+            if self._tasks and grace_s > 0:
+                await asyncio.wait(self._tasks.values(), timeout=grace_s)
+        finally:
+            self.cut()
+            # A run may take a while to let go, or even swallow a cancellation.
+            while self._tasks:
+                for task in self._tasks.values():
+                    task.cancel()
+                await asyncio.wait(self._tasks.values(), timeout=_CANCEL_AGAIN_S)
+        return self._cut
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

@@ -1,0 +1,100 @@
+"""What is held in memory of one agent's deliveries: the next few, in the order of their arrival."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from collections.abc import Iterable
+
+from llmling.engines.records import Row
+from llmling.protocols import Policy
+
+_AHEAD = 64
+_LONGEST_ESTIMATE_S = 60.0
+_WEIGHT = 0.2
+
+
+class Inbox:
+    """The deliveries of one agent that are next or running; the rest stays on disk.
+
+    `more` says that due deliveries may lie on disk that are not here, `passed` that one arrived while a load was
+    under way, `renew` that what was loaded is out of date. `queued` belongs to the dispatcher's round.
+    """
+
+    def __init__(self, agent: str, policy: Policy) -> None:
+        self.agent = agent
+        self.policy = policy
+        self.held: set[str] = set()
+        self.overlooked: set[str] = set()
+        self.active = 0
+        self.more = True
+        self.loading = False
+        self.passed = False
+        self.renew = False
+        self.queued = False
+        self.due: float | None = None
+        self.timer: asyncio.Task[None] | None = None
+        self._ready: list[tuple[int, Row]] = []
+        self._average_s = 0.0
+
+    @property
+    def room(self) -> int:
+        """How many more are held ahead of their turn."""
+        return max(0, 2 * self.policy.concurrency + _AHEAD - len(self._ready))
+
+    @property
+    def low(self) -> bool:
+        """Whether it is time to load more."""
+        return len(self._ready) <= self.policy.concurrency + _AHEAD // 2
+
+    @property
+    def eligible(self) -> bool:
+        """Whether the next delivery may start, as far as this agent is concerned."""
+        return bool(self._ready) and self.active < self.policy.concurrency
+
+    def push(self, row: Row) -> None:
+        """Hold a delivery, unless it is here already."""
+        if row.delivery.id not in self.held:
+            self.held.add(row.delivery.id)
+            heapq.heappush(self._ready, (row.seq, row))
+
+    def pop(self) -> Row:
+        """Take the oldest one to start it."""
+        self.active += 1
+        return heapq.heappop(self._ready)[1]
+
+    def left(self, row: Row) -> bool:
+        """Let go of one that was started; return whether it was seen to be pending again meanwhile."""
+        self.active -= 1
+        self.held.discard(row.delivery.id)
+        if row.delivery.id in self.overlooked:
+            self.overlooked.discard(row.delivery.id)
+            return True
+        return False
+
+    def overlook(self, delivery_ids: Iterable[str]) -> bool:
+        """Note deliveries that are pending on disk but held here; return whether one has just been let go of.
+
+        Most are about to start. But one that is still unwinding here may have been given back or retried already,
+        and must be looked for again once it is gone.
+        """
+        ids = set(delivery_ids)
+        self.overlooked |= ids & self.held
+        return bool(ids - self.held)
+
+    def clear(self) -> None:
+        """Forget what is not started: it is on disk."""
+        self.held.difference_update(row.delivery.id for _, row in self._ready)
+        self._ready.clear()
+        self.overlooked &= self.held
+
+    def took(self, seconds: float) -> None:
+        """Learn how long a delivery takes."""
+        self._average_s = seconds if not self._average_s else self._average_s + _WEIGHT * (seconds - self._average_s)
+
+    @property
+    def room_in_s(self) -> float:
+        """When room for another delivery may be expected, in whole seconds, at least one."""
+        expected_s = math.ceil(self._average_s / self.policy.concurrency)
+        return float(min(max(1, expected_s), _LONGEST_ESTIMATE_S))

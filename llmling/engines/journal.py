@@ -1,0 +1,375 @@
+"""What all engines that keep a journal in SQL share: the whole `Engine` but where the journal lives."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from llmling.engines import queries, records, upkeep
+from llmling.engines.database import Database
+from llmling.engines.dispatch import Dispatcher
+from llmling.engines.hearing import Hearing
+from llmling.engines.ledger import Accepted, Ledger
+from llmling.engines.records import Arrival, Change, Row
+from llmling.engines.retention import Retention
+from llmling.engines.steady import SteadyTime
+from llmling.engines.store import EngineStore
+from llmling.engines.writer import NotWritable
+from llmling.errors import EngineError, Full
+from llmling.events import Event
+from llmling.protocols import (
+    Delivery,
+    EventRecord,
+    EventStatus,
+    Outcome,
+    Policy,
+    Receipt,
+    RunDelivery,
+    Settled,
+    Store,
+    Work,
+)
+from llmling.runtime.clock import Clock
+
+log = logging.getLogger("llmling.engine")
+T = TypeVar("T")
+_PAGE = 100
+_NOT_WRITABLE_S = 5.0
+_STOPPED_S = 5.0
+_GIVE_UP_S = 5.0
+_SETTLED: tuple[EventStatus, ...] = ("done", "dead")
+
+
+class JournalEngine:
+    """An engine over a database; subclasses say which, who may serve it, and what is kept."""
+
+    def __init__(self, retention: Retention, clock: Clock) -> None:
+        self._retention = retention
+        self._clock = clock
+        self._store = EngineStore(self._opened)
+        self._ledger = Ledger()
+        self._hearing = Hearing()
+        self._database: Database | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._owner: asyncio.Task[None] | None = None
+        self._leave = asyncio.Event()
+        self._foreign_writes = asyncio.Event()
+        self._stopping = False
+
+    # --- what a subclass decides -------------------------------------------------------------------------------------
+
+    def _make_database(self) -> Database:
+        raise NotImplementedError
+
+    async def _claim(self) -> None:
+        """Make sure that nobody else serves this journal.
+
+        Raises:
+            EngineBusy: Somebody does.
+        """
+
+    def _unclaim(self) -> None:
+        """Let somebody else serve this journal."""
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The small facts that live beside the events."""
+        return self._store
+
+    @property
+    def loaded(self) -> int:
+        """How many deliveries are held in memory; the rest is on disk until it is their turn."""
+        return 0 if self._dispatcher is None else self._dispatcher.loaded
+
+    async def open(self) -> None:
+        """Open the journal for this process.
+
+        Raises:
+            EngineError: It is damaged, of a newer release or not writable, or this engine was stopped.
+        """
+        if self._stopping:
+            raise EngineError("the engine is stopped; make a new one")
+        if self._database is None:
+            database = self._make_database()
+            await database.open()
+            self._database = database
+
+    async def start(
+        self,
+        run_delivery: RunDelivery,
+        policies: Mapping[str, Policy],
+        *,
+        concurrency: int = 100,
+        max_messages_per_event: int = 200,
+        settled: Settled | None = None,
+    ) -> None:
+        """Hand out deliveries from now on; `settled` hears, on the loop, of every event that becomes done or dead.
+
+        Raises:
+            EngineBusy: Another process serves this journal.
+            EngineError: The journal is damaged or cannot be written.
+        """
+        database = self._opened()
+        if self._dispatcher is not None:
+            raise EngineError("the engine has been started already")
+        await self._claim()
+        try:
+            self._ledger.serve(dict(policies), max_messages_per_event, heard=settled is not None)
+            time = SteadyTime(self._clock)
+            recover = functools.partial(upkeep.recover, ledger=self._ledger, now=time.wall())
+            await database.writer.submit(recover)
+            self._hearing.serve(database.writer, settled)
+            dispatcher = Dispatcher(database, self._ledger, time, run_delivery, policies, concurrency, self._apply_run)
+            started = asyncio.Event()
+            self._dispatcher = dispatcher
+            self._owner = asyncio.create_task(self._own(dispatcher, started), name="llmling-engine")
+            await started.wait()
+        except BaseException:
+            self._unclaim()
+            raise
+
+    async def stop(self, grace_s: float) -> int:
+        """Hand out nothing more, give running deliveries `grace_s` seconds, cancel the rest and close.
+
+        Returns how many were cut off; they run again at the next start, and this does not count as a try. A second
+        call does nothing. Cancelling it cuts the grace short.
+        """
+        if self._stopping:
+            return 0
+        self._stopping = True
+        cut = 0
+        try:
+            if self._dispatcher is not None:
+                cut = await self._dispatcher.stop(grace_s)
+        finally:
+            self._leave.set()
+            if self._owner is not None:
+                await asyncio.wait([self._owner])
+            self._hearing.flush()
+            if self._database is not None:
+                await self._database.close(_GIVE_UP_S)
+            self._hearing.wake_all()
+            self._unclaim()
+        return cut
+
+    async def _own(self, dispatcher: Dispatcher, started: asyncio.Event) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    dispatcher.start(group)
+                    dispatcher.spawn(self._watch(dispatcher))
+                    dispatcher.spawn(self._retain())
+                    started.set()
+                    await self._leave.wait()
+                except asyncio.CancelledError:
+                    dispatcher.cut()
+                    raise
+        finally:
+            started.set()
+
+    async def _retain(self) -> None:
+        while True:
+            try:
+                await self._retention.apply(self._opened(), self._clock.now().timestamp())
+            except EngineError as error:
+                log.error("old events could not be deleted, trying again in an hour: %s", error)
+            await self._clock.sleep(3600)
+
+    async def _watch(self, dispatcher: Dispatcher) -> None:
+        """Pick up what other processes have written, at the start and whenever they write."""
+        database = self._opened()
+        while True:
+            self._foreign_writes.clear()
+            try:
+                bury = functools.partial(upkeep.bury, ledger=self._ledger, now=self._clock.now().timestamp())
+                while (change := await self._write(bury)).count >= upkeep.CHUNK:
+                    pass
+                self._apply(change)
+                running = dispatcher.running
+                dispatcher.cancel(await database.read(functools.partial(queries.not_running, delivery_ids=running)))
+                await self._hearing.catch_up()
+            except EngineError as error:
+                log.error("what other processes wrote could not be read: %s", error)
+            await self._foreign_writes.wait()
+            dispatcher.reload()
+
+    def _foreign(self) -> None:
+        self._foreign_writes.set()
+        self._hearing.wake_all()
+
+    # --- events in ---------------------------------------------------------------------------------------------------
+
+    async def accept(
+        self,
+        event: Event,
+        delivery: Delivery | None,
+        *,
+        trigger: str,
+        agent: str,
+        key: str | None = None,
+        keep_key_s: float | None = None,
+        outcome: Outcome | None = None,
+        dead: str | None = None,
+    ) -> Receipt:
+        """Commit an event and its first delivery; durable on return. Cancelling the wait does not undo it.
+
+        Raises:
+            Full: The inbox is full, or the journal cannot be written.
+            TypeError: The event holds what JSON cannot.
+        """
+        now = self._clock.now().timestamp()
+        arrival = Arrival(
+            event,
+            records.encode(event.to_dict()),
+            trigger,
+            agent,
+            None if delivery is None else records.new_delivery(delivery),
+            None if key is None else records.stored(key),
+            None if keep_key_s is None else now + keep_key_s,
+            outcome,
+            None if dead is None else records.stored(dead),
+        )
+        deliveries = () if delivery is None else (delivery,)
+        try:
+            accepted = await self._opened().writer.submit(
+                functools.partial(self._ledger.accept, arrival=arrival, now=now),
+                committed=functools.partial(self._apply_accepted, event=event, deliveries=deliveries),
+            )
+        except NotWritable as error:
+            raise Full(str(error), retry_after_s=_NOT_WRITABLE_S) from error
+        except EngineError as error:
+            raise Full(str(error), retry_after_s=_STOPPED_S) from error
+        if accepted.receipt is not None:
+            return accepted.receipt
+        policy = (self._ledger.policies or {}).get(agent) or Policy()
+        raise Full(
+            f"the inbox of agent {agent!r} is full: {accepted.pending} wait (inbox.size {policy.inbox_size}, "
+            f"overflow: {policy.overflow})",
+            retry_after_s=1.0 if self._dispatcher is None else self._dispatcher.room_in_s(agent),
+        )
+
+    async def known(self, trigger: str, keys: Sequence[str]) -> dict[str, Receipt]:
+        """Return the receipts of those keys that are known."""
+        now = self._clock.now().timestamp()
+        return await self._opened().read(lambda connection: queries.known(connection, trigger, keys, now))
+
+    # --- what happened -----------------------------------------------------------------------------------------------
+
+    async def runs(
+        self, *, status: EventStatus | None = None, trigger: str | None = None, limit: int | None = 100
+    ) -> AsyncIterator[EventRecord]:
+        """Yield events, newest first, without their deliveries."""
+        before: int | None = None
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            events, before = await self._opened().read(
+                functools.partial(queries.page, status=status, trigger=trigger, before=before, limit=size)
+            )
+            for event in events:
+                yield event
+            if len(events) < size:
+                return
+            left = None if left is None else left - size
+
+    async def inspect(self, event_id: str) -> EventRecord | None:
+        """Return one event with its deliveries and their steps, first delivery first."""
+        return await self._opened().read(functools.partial(queries.inspect, event_id=event_id))
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many events there are by status; a status nobody has is left out."""
+        return await self._opened().read(queries.counts)
+
+    async def wait(self, event_id: str, timeout_s: float | None = None) -> EventRecord | None:
+        """Return the event once it is done or dead, or None after `timeout_s`, when unknown and when stopped."""
+        return await self._wait_for(event_id, timeout_s, lambda event, _: event in _SETTLED)
+
+    async def wait_answer(self, event_id: str, timeout_s: float | None = None) -> EventRecord | None:
+        """Return the event once its first delivery is settled, whatever its successors do; None after `timeout_s`.
+
+        An event that is done or dead returns at once, an unknown one is None at once.
+        """
+        return await self._wait_for(event_id, timeout_s, lambda event, first: event in _SETTLED or first in _SETTLED)
+
+    async def _wait_for(
+        self, event_id: str, timeout_s: float | None, over: Callable[[EventStatus, EventStatus | None], bool]
+    ) -> EventRecord | None:
+        database = self._opened()
+        query = functools.partial(queries.statuses, event_id=event_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                with self._hearing.listen(event_id) as changed:
+                    while not self._stopping:
+                        changed.clear()
+                        found = await database.read(query)
+                        if found is None:
+                            return None
+                        if over(*found):
+                            return await self.inspect(event_id)
+                        await changed.wait()
+        except TimeoutError:
+            pass
+        return None
+
+    # --- what an operator does ---------------------------------------------------------------------------------------
+
+    async def retry(self, event_id: str) -> int:
+        """Give the dead and waiting deliveries of an event their tries back; return how many.
+
+        Raises:
+            EngineError: The journal cannot be written.
+        """
+        now = self._clock.now().timestamp()
+        return (
+            await self._write(functools.partial(upkeep.retry, ledger=self._ledger, event_id=event_id, now=now))
+        ).count
+
+    async def drop(self, event_id: str) -> int:
+        """Settle the open deliveries of an event as dead, running ones too, or forget an event that is settled.
+
+        Returns how many deliveries were settled, 1 for a forgotten event, 0 for an unknown one.
+
+        Raises:
+            EngineError: The journal cannot be written.
+        """
+        now = self._clock.now().timestamp()
+        return (
+            await self._write(functools.partial(upkeep.drop, ledger=self._ledger, event_id=event_id, now=now))
+        ).count
+
+    # --- after a commit ----------------------------------------------------------------------------------------------
+
+    def _opened(self) -> Database:
+        if self._database is None:
+            raise EngineError("the engine is not open")
+        return self._database
+
+    def _write(self, operation: Callable[[sqlite3.Connection], Change]) -> Awaitable[Change]:
+        return self._opened().writer.submit(operation, committed=self._apply)
+
+    def _apply(self, change: Change) -> None:
+        self._hearing.hear(change)
+        if self._dispatcher is not None:
+            self._dispatcher.cancel(change.stopped)
+            if change.requeued:
+                self._dispatcher.reload(change.requeued)
+
+    def _apply_accepted(self, accepted: Accepted, event: Event, deliveries: Sequence[Delivery]) -> None:
+        self._offer(accepted.change, event, deliveries)
+        self._hearing.hear(accepted.change)
+
+    def _apply_run(self, change: Change, successors: Sequence[Delivery], work: Work) -> None:
+        self._offer(change, work.event, successors)
+        self._hearing.hear(change)
+
+    def _offer(self, change: Change, event: Event, deliveries: Sequence[Delivery]) -> None:
+        if self._dispatcher is not None and change.fresh:
+            by_id = {delivery.id: delivery for delivery in deliveries}
+            for delivery_id, seq in change.fresh:
+                self._dispatcher.offer(Row(seq, by_id[delivery_id], event))

@@ -1,0 +1,323 @@
+"""The writes that decide what belongs together: accepting an event, starting and settling a delivery.
+
+Every method is an operation of the writer: it gets the connection inside a transaction and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmling.engines import records
+from llmling.engines.records import Arrival, Change, NewDelivery, SettledEvent
+from llmling.protocols import Delivery, EventStatus, Policy, Receipt, Step, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What came of an event: its receipt, or how many deliveries fill the inbox."""
+
+    receipt: Receipt | None
+    pending: int = 0
+    change: Change = field(default_factory=Change)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a delivery ends or goes on, as it is written down."""
+
+    status: EventStatus
+    content: str | bytes | None = None
+    error: str | bytes | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    model: str = ""
+    wait_s: float = 0.0
+    not_before: float = 0.0
+    successors: Sequence[NewDelivery] = ()
+
+
+class Ledger:
+    """The rules of one process; a process that does not serve has no policies and bounds nothing."""
+
+    def __init__(self) -> None:
+        self.policies: Mapping[str, Policy] | None = None
+        self._max_messages = 0
+        self._told = 0
+
+    def serve(self, policies: Mapping[str, Policy], max_messages_per_event: int, *, heard: bool) -> None:
+        """Take over the rules of the serving process; `heard` when somebody listens to settled events."""
+        self._max_messages = max_messages_per_event
+        self._told = 0 if heard else 1
+        self.policies = policies
+
+    # --- accept ------------------------------------------------------------------------------------------------------
+
+    def accept(self, connection: sqlite3.Connection, arrival: Arrival, now: float) -> Accepted:
+        """Write an event, its first delivery and its key, unless the key or the event is known or there is no room."""
+        event_id = arrival.event.id
+        new = arrival.delivery
+        first_id, pending = connection.execute(
+            "select (select event_id from key where trigger = ? and key = ? and (expires is null or expires > ?)),"
+            " (select pending from inbox where agent = ?)",
+            (arrival.trigger, arrival.key, now, arrival.agent),
+        ).fetchone()
+        if first_id is not None:
+            return Accepted(_known(connection, first_id))
+        change = Change()
+        if new is not None and new.dead is None and self._full(new.agent, pending):
+            if _exists(connection, event_id):
+                return Accepted(_known(connection, event_id))
+            if not self._make_room(connection, new.agent, now, change):
+                return Accepted(None, pending)
+        status = "pending" if new is not None else "dead" if arrival.dead is not None else "done"
+        inserted = connection.execute(
+            "insert or ignore into event(id, trigger, agent, type, status, outcome, created, data, first, error)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                event_id, arrival.trigger, arrival.agent, arrival.event.type, status, arrival.outcome, now,
+                arrival.data, None if new is None else new.id, arrival.dead,
+            ),
+        ).rowcount  # fmt: skip
+        if not inserted:
+            return Accepted(_known(connection, event_id))
+        if arrival.key is not None:
+            connection.execute(
+                "insert or replace into key values (?, ?, ?, ?)",
+                (arrival.trigger, arrival.key, event_id, arrival.expires),
+            )
+        if new is None:
+            self._finish(connection, event_id, status, arrival.dead, None, now, change)
+        elif self._insert(connection, new, now, change) == "dead":
+            self.refresh(connection, event_id, now, change)
+        else:
+            return Accepted(Receipt(event_id, new=True), change=change)
+        status, error = _status(connection, event_id)
+        return Accepted(records.receipt(event_id, status, error, new=True), change=change)
+
+    def _full(self, agent: str, pending: int | None) -> bool:
+        policy = None if self.policies is None else self.policies.get(agent)
+        return policy is not None and pending is not None and pending >= policy.inbox_size
+
+    def _make_room(self, connection: sqlite3.Connection, agent: str, now: float, change: Change) -> bool:
+        """Drop the oldest pending delivery of a full inbox if its policy says so."""
+        policy = (self.policies or {})[agent]
+        if policy.overflow != "drop_oldest":
+            return False
+        oldest, event_id = connection.execute(
+            "select id, event_id from delivery where agent = ? and status = 'pending' order by seq limit 1", (agent,)
+        ).fetchone()
+        reason = f"dropped: inbox of {agent!r} is full (inbox.size {policy.inbox_size}, overflow: drop_oldest)"
+        self.kill(connection, oldest, reason, now)
+        self.refresh(connection, event_id, now, change)
+        return True
+
+    def _insert(self, connection: sqlite3.Connection, new: NewDelivery, now: float, change: Change) -> EventStatus:
+        reason = new.dead
+        if reason is None and self.policies is not None and new.agent not in self.policies:
+            reason = gone(new.agent)
+        status = "pending" if reason is None else "dead"
+        cursor = connection.execute(
+            "insert or ignore into delivery(id, event_id, agent, status, hops, message, error, created, finished)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                new.id, new.event_id, new.agent, status, new.hops, new.message, reason, now,
+                None if reason is None else now,
+            ),
+        )  # fmt: skip
+        if cursor.rowcount and status == "pending" and cursor.lastrowid is not None:
+            change.fresh.append((new.id, cursor.lastrowid))
+        return status
+
+    # --- start and settle --------------------------------------------------------------------------------------------
+
+    def begin(self, connection: sqlite3.Connection, delivery_id: str, attempts: int) -> tuple[Step, ...] | None:
+        """Count a try of a pending delivery and return the steps of earlier ones, or None when it is not as it was."""
+        begun = connection.execute(
+            "update delivery set status = 'running', attempts = attempts + 1"
+            " where id = ? and status = 'pending' and attempts = ?"
+            " returning exists (select 1 from step where delivery_id = ?)",
+            (delivery_id, attempts, delivery_id),
+        ).fetchall()
+        if not begun:
+            return None
+        if not begun[0][0]:
+            return ()
+        steps = connection.execute(
+            "select key, kind, data from step where delivery_id = ? order by rowid", (delivery_id,)
+        ).fetchall()
+        return tuple(records.step(columns) for columns in steps)
+
+    def release(self, connection: sqlite3.Connection, delivery_id: str, now: float) -> Change:
+        """Give a running delivery back, and its try."""
+        change = Change()
+        for (event_id,) in connection.execute(
+            "update delivery set status = 'pending', attempts = attempts - 1 where id = ? and status = 'running'"
+            " returning event_id",
+            (delivery_id,),
+        ).fetchall():
+            self.refresh(connection, event_id, now, change)
+        return change
+
+    def settle(
+        self, connection: sqlite3.Connection, delivery: Delivery, attempt: int, verdict: Verdict, now: float
+    ) -> Change:
+        """Write how a running delivery ended, its successors and what this means for its event."""
+        change = Change()
+        usage = None if verdict.usage is None else records.encode(verdict.usage.to_dict())
+        over = verdict.status in {"done", "dead"}
+        event_id = delivery.event_id
+        found = connection.execute(
+            "update delivery set status = ?, content = ?, error = ?, usage = ?, model = ?, finished = ?, wait_s = ?,"
+            " not_before = ?, cost = case when ? is null then cost else coalesce(cost, 0) + ? end"
+            " where id = ? and status = 'running' and attempts = ?"
+            " returning (select count(*) from delivery where event_id = ?)",
+            (
+                verdict.status, verdict.content, verdict.error, usage, verdict.model, now if over else None,
+                verdict.wait_s, verdict.not_before, verdict.cost_usd, verdict.cost_usd, delivery.id, attempt, event_id,
+            ),
+        ).fetchall()  # fmt: skip
+        if not found:
+            return change
+        total: int = found[0][0]
+        if over:
+            change.touched.add(event_id)
+        if verdict.successors:
+            self._follow(connection, total, verdict.successors, now, change)
+        if verdict.status == "done" and change.fresh:
+            # The usual hop: the event was running, and with a pending successor it still is.
+            if verdict.cost_usd is not None:
+                connection.execute(
+                    "update event set cost = coalesce(cost, 0) + ? where id = ?", (verdict.cost_usd, event_id)
+                )
+        else:
+            self.refresh(connection, event_id, now, change)
+        return change
+
+    def _follow(
+        self,
+        connection: sqlite3.Connection,
+        total: int,
+        successors: Sequence[NewDelivery],
+        now: float,
+        change: Change,
+    ) -> None:
+        for new in successors:
+            if new.dead is None and (reason := self._refusal(connection, new.agent, total, now, change)) is not None:
+                new = NewDelivery(new.id, new.event_id, new.agent, new.hops, new.message, reason)  # noqa: PLW2901
+            self._insert(connection, new, now, change)
+            total += 1
+
+    def _refusal(
+        self, connection: sqlite3.Connection, agent: str, total: int, now: float, change: Change
+    ) -> str | None:
+        if total >= self._max_messages:
+            return (
+                f"the event has caused {total} messages already; raise limits.max_messages_per_event "
+                f"({self._max_messages}) or look for a loop in `connections`"
+            )
+        policy = None if self.policies is None else self.policies.get(agent)
+        # A successor that had to wait for room could wait for itself: under `block` it always goes in.
+        if policy is None or policy.overflow == "block" or not self._full(agent, _pending(connection, agent)):
+            return None
+        if self._make_room(connection, agent, now, change):
+            return None
+        return f"rejected: inbox of {agent!r} is full (inbox.size {policy.inbox_size}, overflow: reject)"
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def kill(self, connection: sqlite3.Connection, delivery_id: str, reason: str, now: float) -> None:
+        """Settle a delivery as dead; its event is yet to be refreshed."""
+        connection.execute(
+            "update delivery set status = 'dead', error = ?, finished = ? where id = ?", (reason, now, delivery_id)
+        )
+
+    def refresh(self, connection: sqlite3.Connection, event_id: str, now: float, change: Change) -> None:
+        """Bring an event's status, reason and cost in line with its deliveries."""
+        total, pending, running, waiting, dead, cost = connection.execute(
+            "select count(*), total(status = 'pending'), total(status = 'running'), total(status = 'waiting'),"
+            " total(status = 'dead'), sum(cost) from delivery where event_id = ?",
+            (event_id,),
+        ).fetchone()
+        if not pending and not running and not waiting:
+            error = _first_error(connection, event_id, "dead") if dead else None
+            self._finish(connection, event_id, "dead" if dead else "done", error, cost, now, change)
+            return
+        error = None
+        if pending == total:
+            status = "pending"
+        elif running or pending:
+            status = "running"
+        else:
+            status = "waiting"
+            error = _first_error(connection, event_id, "waiting")
+        connection.execute(
+            "update event set status = ?, error = ?, cost = ?, finished = null"
+            " where id = ? and (status != ? or error is not ? or cost is not ?)",
+            (status, error, cost, event_id, status, error, cost),
+        )
+
+    def _finish(
+        self,
+        connection: sqlite3.Connection,
+        event_id: str,
+        status: EventStatus,
+        error: str | bytes | None,
+        cost: float | None,
+        now: float,
+        change: Change,
+    ) -> None:
+        connection.execute(
+            "update event set status = ?, finished = ?, error = ?, cost = ?, told = ?,"
+            " outcome = case when ? = 'dead' then null else coalesce(outcome, 'ran') end where id = ?",
+            (status, now, error, cost, self._told, status, event_id),
+        )
+        if not self._told:
+            change.settled.append(settled_event(connection, event_id))
+        change.touched.add(event_id)
+
+
+def settled_event(connection: sqlite3.Connection, event_id: str) -> SettledEvent:
+    """Return the rows of an event."""
+    event = connection.execute("select * from event_record where id = ?", (event_id,)).fetchone()
+    deliveries = connection.execute(
+        "select * from delivery_record where event_id = ? order by seq", (event_id,)
+    ).fetchall()
+    return SettledEvent(event, deliveries)
+
+
+def gone(agent: str) -> str:
+    """Return why a delivery of an agent that nobody knows is dead."""
+    return f"agent {agent!r} is not in the manifest any more; put it back and run `llmling events retry`"
+
+
+def record(connection: sqlite3.Connection, delivery_id: str, key: str | bytes, kind: str, data: str) -> None:
+    """Write a step down."""
+    connection.execute("insert or replace into step values (?, ?, ?, ?)", (delivery_id, key, kind, data))
+
+
+def _known(connection: sqlite3.Connection, event_id: str) -> Receipt:
+    status, error = _status(connection, event_id)
+    return records.receipt(event_id, status, error)
+
+
+def _status(connection: sqlite3.Connection, event_id: str) -> tuple[Any, Any]:
+    found = connection.execute("select status, error from event where id = ?", (event_id,)).fetchone()
+    return (None, None) if found is None else found
+
+
+def _exists(connection: sqlite3.Connection, event_id: str) -> bool:
+    return connection.execute("select 1 from event where id = ?", (event_id,)).fetchone() is not None
+
+
+def _pending(connection: sqlite3.Connection, agent: str) -> int:
+    found = connection.execute("select pending from inbox where agent = ?", (agent,)).fetchone()
+    return 0 if found is None else found[0]
+
+
+def _first_error(connection: sqlite3.Connection, event_id: str, status: EventStatus) -> str | bytes | None:
+    return connection.execute(
+        "select error from delivery where event_id = ? and status = ? order by seq limit 1", (event_id, status)
+    ).fetchone()[0]

@@ -1,0 +1,151 @@
+"""What is read: every function gets the reading connection and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmling.engines import records
+from llmling.engines.records import Row
+from llmling.protocols import DeliveryRecord, EventRecord, EventStatus, Receipt
+
+_LAST = 2**62
+
+
+def known(connection: sqlite3.Connection, trigger: str, keys: Sequence[str], now: float) -> dict[str, Receipt]:
+    """Return the receipts of those keys that are known."""
+    receipts: dict[str, Receipt] = {}
+    for key in keys:
+        found = connection.execute(
+            "select k.event_id, e.status, e.error from key k left join event e on e.id = k.event_id"
+            " where k.trigger = ? and k.key = ? and (k.expires is null or k.expires > ?)",
+            (trigger, records.stored(key), now),
+        ).fetchone()
+        if found is not None:
+            receipts[key] = records.receipt(*found)
+    return receipts
+
+
+def page(
+    connection: sqlite3.Connection, status: EventStatus | None, trigger: str | None, before: int | None, limit: int
+) -> tuple[list[EventRecord], int | None]:
+    """Return events before place `before`, newest first, and the place of the last one, None when there is none."""
+    place = _LAST if before is None else before
+    # Two statements: the one with a status finds its few events by the index.
+    if status is None:
+        rows = connection.execute(
+            "select * from event_record where n < ? and (? is null or trigger = ?) order by n desc limit ?",
+            (place, trigger, trigger, limit),
+        ).fetchall()
+    else:
+        rows = connection.execute(
+            "select * from event_record where status = ? and n < ? and (? is null or trigger = ?)"
+            " order by n desc limit ?",
+            (status, place, trigger, trigger, limit),
+        ).fetchall()
+    return [records.event_record(columns) for columns in rows], rows[-1][11] if rows else None
+
+
+def inspect(connection: sqlite3.Connection, event_id: str) -> EventRecord | None:
+    """Return one event with its deliveries and their steps."""
+    columns = connection.execute("select * from event_record where id = ?", (event_id,)).fetchone()
+    if columns is None:
+        return None
+    rows = connection.execute("select * from delivery_record where event_id = ? order by seq", (event_id,)).fetchall()
+    return records.event_record(columns, tuple(_with_steps(connection, row) for row in rows))
+
+
+def statuses(connection: sqlite3.Connection, event_id: str) -> tuple[EventStatus, EventStatus | None] | None:
+    """Return the status of an event and of its first delivery; None when there is no such event."""
+    return connection.execute("select status, first_status from event_record where id = ?", (event_id,)).fetchone()
+
+
+def counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return how many events there are by status."""
+    return dict(connection.execute("select status, count(*) from event group by status").fetchall())
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Deliveries that are due: those to hold now, those that are pending but held, whether there may be more.
+
+    `later` is when the next one that is not due yet will be.
+    """
+
+    rows: list[Row]
+    held: list[str]
+    more: bool
+    later: float | None
+
+
+def due(connection: sqlite3.Connection, agent: str, now: float, limit: int, held: Collection[str]) -> Due:
+    """Return the first `limit` pending deliveries of an agent that are due and not in `held`."""
+    rows = connection.execute(
+        "select * from pending_delivery where agent = ? and not_before <= ? order by seq limit ?",
+        (agent, now, limit + len(held)),
+    ).fetchall()
+    later = connection.execute(
+        "select min(not_before) from delivery where agent = ? and status = 'pending' and not_before > 0"
+        " and not_before > ?",
+        (agent, now),
+    ).fetchone()[0]
+    fresh = [columns for columns in rows if columns[1] not in held]
+    more = len(rows) == limit + len(held) or len(fresh) > limit
+    known = [columns[1] for columns in rows if columns[1] in held]
+    return Due([records.row(columns) for columns in fresh[:limit]], known, more, later)
+
+
+def not_running(connection: sqlite3.Connection, delivery_ids: Sequence[str]) -> list[str]:
+    """Return those deliveries that are not running by what is written."""
+    return [delivery_id for delivery_id in delivery_ids if _status(connection, delivery_id) != "running"]
+
+
+def outdated(connection: sqlite3.Connection, finished_before: float, after: int, limit: int) -> tuple[list[str], int]:
+    """Return settled events that finished before a time, and the place up to which was looked, 0 at the end.
+
+    Events lie in the order in which they came, so the look ends at the first that came after that time.
+    """
+    rows = connection.execute(
+        "select n, id, created, finished from event where n > ? order by n limit ?", (after, limit)
+    ).fetchall()
+    old = [event_id for _, event_id, _, finished in rows if finished is not None and finished < finished_before]
+    at_end = len(rows) < limit or rows[-1][2] >= finished_before
+    return old, 0 if at_end else rows[-1][0]
+
+
+def surplus(connection: sqlite3.Connection, keep: int, limit: int) -> list[str]:
+    """Return the oldest settled events beyond the newest `keep` events."""
+    rows = connection.execute(
+        "select id from event where finished is not null and n <= (select max(n) from event) - ? order by n limit ?",
+        (keep, limit),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def value(connection: sqlite3.Connection, space: str, key: str) -> Any:
+    """Return a value of the store, or None."""
+    found = connection.execute(
+        "select value from store where space = ? and key = ?", (space, records.stored(key))
+    ).fetchone()
+    return None if found is None else json.loads(found[0])
+
+
+def values(connection: sqlite3.Connection, space: str) -> dict[str, Any]:
+    """Return all values of a space."""
+    rows = connection.execute("select key, value from store where space = ?", (space,)).fetchall()
+    return {records.restored(key): json.loads(text) for key, text in rows}
+
+
+def _with_steps(connection: sqlite3.Connection, columns: tuple[Any, ...]) -> DeliveryRecord:
+    steps = connection.execute(
+        "select key, kind, data from step where delivery_id = ? order by rowid", (columns[0],)
+    ).fetchall()
+    return records.delivery_record(columns, tuple(records.step(step) for step in steps))
+
+
+def _status(connection: sqlite3.Connection, delivery_id: str) -> EventStatus | None:
+    found = connection.execute("select status from delivery where id = ?", (delivery_id,)).fetchone()
+    return None if found is None else found[0]

@@ -1,0 +1,169 @@
+"""Between rows and dataclasses: how events, deliveries and steps are written down and read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmling.events import Event
+from llmling.messages import Message
+from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus, Outcome, Receipt, Step
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A delivery as it is written down; made on the loop, so that what cannot be written fails its maker only."""
+
+    id: str
+    event_id: str
+    agent: str
+    hops: int
+    message: str
+    dead: str | bytes | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A pending delivery in memory, with its place in the queue and the tries it has had."""
+
+    seq: int
+    delivery: Delivery
+    event: Event
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class Change:
+    """What a commit did, for those in memory: `fresh` is (id, seq) of new pending deliveries.
+
+    `settled` are the rows of events that became done or dead, `touched` events with a delivery that settled,
+    `requeued` agents with deliveries that are pending again, `stopped` deliveries that must not go on.
+    """
+
+    fresh: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    settled: list[SettledEvent] = field(default_factory=list["SettledEvent"])
+    touched: set[str] = field(default_factory=set[str])
+    requeued: set[str] = field(default_factory=set[str])
+    stopped: set[str] = field(default_factory=set[str])
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SettledEvent:
+    """The rows of one settled event; decoding them is left to whoever needs it."""
+
+    event: tuple[Any, ...]
+    deliveries: list[tuple[Any, ...]]
+
+    @property
+    def mark(self) -> tuple[str, float]:
+        """What tells this settling from a later one of the same event."""
+        return self.event[0], self.event[7]
+
+
+def encode(value: Any) -> str:
+    """Return compact JSON of ASCII characters only, so that any text can be written.
+
+    Raises:
+        TypeError: The value is not plain data.
+    """
+    return _encode(value)
+
+
+def stored(text: str) -> str | bytes:
+    """Return text as SQLite takes it; file names and answers may hold lone surrogates, which become bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def restored(value: str | bytes) -> str:
+    """Return what `stored` was given."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
+
+
+def new_delivery(delivery: Delivery) -> NewDelivery:
+    """Return a delivery as it is written down."""
+    return NewDelivery(
+        delivery.id,
+        delivery.event_id,
+        delivery.agent,
+        delivery.hops,
+        encode(delivery.message.to_dict()),
+        None if delivery.dead is None else stored(delivery.dead),
+    )
+
+
+def row(columns: tuple[Any, ...]) -> Row:
+    """Read a row of `pending_delivery`."""
+    seq, delivery_id, event_id, agent, hops, message, attempts, data, _ = columns
+    delivery = Delivery(delivery_id, event_id, agent, Message.from_dict(json.loads(message)), hops)
+    return Row(seq, delivery, Event.from_dict(json.loads(data)), attempts)
+
+
+def step(columns: tuple[Any, ...]) -> Step:
+    """Read key, kind and data of a step."""
+    key, kind, data = columns
+    return Step(restored(key), kind, json.loads(data))
+
+
+def delivery_record(columns: tuple[Any, ...], steps: tuple[Step, ...] = ()) -> DeliveryRecord:
+    """Read a row of `delivery_record`."""
+    delivery_id, agent, status, attempts, hops, message, content, error, cost, created, finished = columns[:11]
+    return DeliveryRecord(
+        delivery_id,
+        agent,
+        status,
+        attempts,
+        hops,
+        Message.from_dict(json.loads(message)),
+        _text(content),
+        _text(error),
+        cost,
+        created,
+        finished,
+        steps,
+    )
+
+
+def event_record(columns: tuple[Any, ...], deliveries: tuple[DeliveryRecord, ...] = ()) -> EventRecord:
+    """Read a row of `event_record`."""
+    event_id, trigger, agent, status, outcome, attempts, created, finished, cost, error, data = columns[:11]
+    event = Event.from_dict(json.loads(data))
+    return EventRecord(
+        event_id, trigger, agent, status, outcome, attempts, created, finished, cost, _text(error), event, deliveries
+    )
+
+
+def settled_record(settled: SettledEvent) -> EventRecord:
+    """Read a settled event, without the steps of its deliveries."""
+    return event_record(settled.event, tuple(delivery_record(columns) for columns in settled.deliveries))
+
+
+def receipt(event_id: str, status: EventStatus | None, error: str | bytes | None, *, new: bool = False) -> Receipt:
+    """Return the receipt of an event; one without a status has settled and been forgotten."""
+    return Receipt(event_id, new, status or "done", _text(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event as it is accepted; `expires` is when its key may come again, None: never."""
+
+    event: Event
+    data: str
+    trigger: str
+    agent: str
+    delivery: NewDelivery | None
+    key: str | bytes | None
+    expires: float | None
+    outcome: Outcome | None
+    dead: str | bytes | None
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return None if value is None else restored(value)

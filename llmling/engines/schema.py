@@ -1,0 +1,212 @@
+"""The tables of the journal, their version, and how a connection to them is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from llmling.errors import EngineError
+
+VERSION = 1
+APPLICATION_ID = 0x4C4C6D6C
+BUSY_TIMEOUT_MS = 10_000
+_OLDEST_SQLITE = (3, 35, 0)
+
+# An event's `first` is the id of its first delivery, `told` is 1 once the serving process heard that it is settled.
+# `inbox` counts what is pending by agent; triggers keep it right whoever writes, so no statement can forget it.
+_DDL = """
+create table event(
+    n integer primary key, id text not null unique, trigger text not null, agent text not null, type text not null,
+    status text not null, outcome text, created real not null, finished real, data text not null, first text,
+    cost real, error, told integer not null default 0);
+create index event_status on event(status, n);
+create index event_untold on event(n) where told = 0 and finished is not null;
+create table delivery(
+    seq integer primary key autoincrement, id text not null unique, event_id text not null, agent text not null,
+    status text not null, attempts integer not null default 0, crashes integer not null default 0,
+    not_before real not null default 0, wait_s real not null default 0, hops integer not null, message text not null,
+    content, error, usage text, cost real, model text, created real not null, finished real);
+create index delivery_event on delivery(event_id, seq);
+create index delivery_pending on delivery(agent, seq) where status = 'pending';
+create index delivery_delayed on delivery(agent, not_before) where status = 'pending' and not_before > 0;
+create table step(
+    delivery_id text not null, key text not null, kind text not null, data text not null,
+    primary key (delivery_id, key));
+create table key(
+    trigger text not null, key not null, event_id text not null, expires real,
+    primary key (trigger, key)) without rowid;
+create index key_expires on key(expires) where expires is not null;
+create table store(space text not null, key not null, value text not null, primary key (space, key)) without rowid;
+create table inbox(agent text primary key, pending integer not null) without rowid;
+create view event_record as
+    select e.id, e.trigger, e.agent, e.status, e.outcome, coalesce(d.attempts, 0) as attempts, e.created, e.finished,
+        e.cost, e.error, e.data, e.n, d.status as first_status
+    from event e left join delivery d on d.id = e.first;
+create view delivery_record as
+    select id, agent, status, attempts, hops, message, content, error, cost, created, finished, event_id, seq
+    from delivery;
+create view pending_delivery as
+    select d.seq, d.id, d.event_id, d.agent, d.hops, d.message, d.attempts, e.data, d.not_before
+    from delivery d join event e on e.id = d.event_id where d.status = 'pending';
+create trigger delivery_queued after insert on delivery when new.status = 'pending' begin
+    insert into inbox values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
+end;
+create trigger delivery_requeued after update of status on delivery
+when new.status = 'pending' and old.status != 'pending' begin
+    insert into inbox values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
+end;
+create trigger delivery_taken after update of status on delivery
+when new.status != 'pending' and old.status = 'pending' begin
+    update inbox set pending = pending - 1 where agent = new.agent;
+end;
+create trigger delivery_started after update of status on delivery
+when new.status = 'running' and old.status != 'running' begin
+    update event set status = 'running' where id = new.event_id and status != 'running';
+end;
+create trigger delivery_removed after delete on delivery when old.status = 'pending' begin
+    update inbox set pending = pending - 1 where agent = old.agent;
+end;
+"""
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """Return a connection to the journal at `path`, which is made when it is not there.
+
+    Raises:
+        EngineError: The folder or file cannot be written, is no journal of ours, is damaged or of a newer release.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(
+            f"the engine's folder {path.parent} cannot be made: {error.strerror}; change `engine.path` or its rights"
+        ) from error
+    return _opened(str(path), path)
+
+
+def open_memory() -> sqlite3.Connection:
+    """Return a connection to an empty journal in memory."""
+    return _opened(":memory:", Path(":memory:"))
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Return a second connection to a journal that is open already; it only reads."""
+    connection = _connected(str(path))
+    connection.execute("pragma query_only = on")
+    return connection
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Look for damage in the whole file.
+
+    Raises:
+        sqlite3.DatabaseError: There is some.
+    """
+    found = [row[0] for row in connection.execute("pragma quick_check(1)").fetchall()]
+    if found != ["ok"]:
+        raise sqlite3.DatabaseError(str(found[0]))
+
+
+def explain(path: Path, error: sqlite3.Error) -> EngineError:
+    """Return the error to raise for one of SQLite: which file, what is wrong and what to do."""
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_NOTADB:
+        return EngineError(
+            f"{path} is not an SQLite file; move it away or change `engine.path`, llmling does not overwrite it"
+        )
+    if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}:
+        return EngineError(f"{path} cannot be written ({error}); check that path and folder exist and their rights")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return EngineError(f"{path} is locked by another program ({error}); close it and try again")
+    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+        return EngineError(f"{path} cannot be written ({error}); check the space and the health of its disk")
+    if code in {sqlite3.SQLITE_CORRUPT, None}:
+        return EngineError(
+            f"{path} is damaged ({error}); restore it from a backup, or save what is left with "
+            f"`sqlite3 {path} .recover`, then move it and its -wal and -shm files away to start empty"
+        )
+    return EngineError(f"{path} cannot be used: {error}")
+
+
+def primary_code(error: sqlite3.Error) -> int | None:
+    """Return SQLite's primary result code, None when the error is not SQLite's own."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _connected(target: str) -> sqlite3.Connection:
+    # Each connection stays in one thread; only closing it may come from another one.
+    connection = sqlite3.connect(
+        target, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000, cached_statements=256
+    )
+    connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
+    return connection
+
+
+def _opened(target: str, path: Path) -> sqlite3.Connection:
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise EngineError(
+            f"Python's SQLite is {sqlite3.sqlite_version}, llmling needs 3.35 or later; use a newer Python"
+        )
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = _connected(target)
+        _prepare(connection, path)
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise explain(path, error) from error
+    except EngineError:
+        if connection is not None:
+            connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    if _one(connection, "pragma journal_mode") not in {"wal", "memory"}:
+        # Look before touching: turning a stranger's file into WAL mode would already change it.
+        _refuse_strangers(connection, path)
+        connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = full")
+    connection.execute("pragma journal_size_limit = 67108864")
+    # Immediate: two processes that open a new file at once must not both create the tables, and a file that
+    # cannot be written is found out here rather than at the first event.
+    connection.execute("begin immediate")
+    try:
+        _refuse_strangers(connection, path)
+        if _one(connection, "pragma user_version") == 0:
+            _create(connection)
+        connection.execute("commit")
+    finally:
+        if connection.in_transaction:
+            connection.execute("rollback")
+
+
+def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
+    version = _one(connection, "pragma user_version")
+    empty = _one(connection, "select count(*) from sqlite_master") == 0
+    if not empty and _one(connection, "pragma application_id") != APPLICATION_ID:
+        raise EngineError(f"{path} belongs to another program; change `engine.path`, llmling does not touch it")
+    if version > VERSION:
+        raise EngineError(
+            f"{path} was written by a newer llmling (format {version}, this release knows {VERSION}); "
+            "upgrade llmling, or change `engine.path` to start with an empty file"
+        )
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    statement = ""
+    for line in _DDL.splitlines():
+        statement += line + "\n"
+        # Not executescript: it would commit first.
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""
+    connection.execute(f"pragma application_id = {APPLICATION_ID}")
+    connection.execute(f"pragma user_version = {VERSION}")
+
+
+def _one(connection: sqlite3.Connection, statement: str) -> Any:
+    return connection.execute(statement).fetchone()[0]
