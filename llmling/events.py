@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from llmling.messages import Message
 from llmling.templates import template
@@ -86,7 +86,7 @@ def render(event: Event, prompt: str | None = None) -> Message:
 def _default_prompt(event: Event) -> str:
     data: Any = event.data
     if event.type.startswith("dev.llmling.file."):
-        text = data.get("text") if isinstance(data, Mapping) else None
+        text = cast("Mapping[str, Any]", data).get("text") if isinstance(data, Mapping) else None
         change = event.type.rpartition(".")[2]
         return f"File {change}: {event.subject}" + ("" if text is None else f"\n\n{text}")
     if isinstance(data, str):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmling import plugins
 from llmling.errors import EngineError, LLMlingError
 from llmling.events import Event, render
 from llmling.manifest.root import Manifest
 from llmling.manifest.triggers import TriggerBase
 from llmling.pool import AgentPool
 from llmling.protocols import Engine, EventRecord
-from llmling.runtime.services import Services
 from llmling.templates import expression
+from llmling.triggers.by_hand import event_by_hand
 from llmling.wiring import Source
 from llmling.wiring import open_engine as build_engine
 
@@ -25,13 +25,15 @@ from llmling.wiring import open_engine as build_engine
 class FireResult:
     """What became of a fired event; of a dry run only `event`, `wanted` and `prompt` are known.
 
-    `wanted` is whether the trigger's filter lets the event through, `prompt` the message the agent gets.
+    `wanted` is whether the trigger's filter lets the event through, `prompt` the message the agent gets, `why_not`
+    the reason the trigger itself would not have taken the file.
     """
 
     event: Event
     agent: str
     wanted: bool
     prompt: str | None
+    why_not: str | None = None
     record: EventRecord | None = None
     served: bool = False
 
@@ -75,32 +77,23 @@ async def fire(
         LLMlingError: The file cannot be read, or the engine cannot be used.
     """
     node, config = _find(manifest, trigger)
-    services = Services(folder=manifest.folder)
-    live = plugins.create("triggers", config, services, node)
-    event: Event = await live.example(file=file, data=data)
+    event, why_not = await asyncio.to_thread(event_by_hand, config, manifest.folder, file=file, data=data)
     wanted = config.filter is None or expression(config.filter)({"event": event})
     prompt = render(event, config.prompt).text if wanted else None
     if dry_run:
-        return FireResult(event, node, wanted, prompt)
+        return FireResult(event, node, wanted, prompt, why_not)
     if manifest.engine.type != "memory":
         async with open_engine(manifest) as engine:
             if getattr(engine, "serving", False):
-                await Source(config, node, live, engine).emit(event)
+                await Source(config, node, engine).emit(event)
                 record = await engine.wait(event.id, timeout_s) or await engine.inspect(event.id)
-                return FireResult(event, node, wanted, prompt, record, served=True)
-    record = await _here(manifest, Source, config, node, live, event, model, timeout_s)
-    return FireResult(event, node, wanted, prompt, record)
+                return FireResult(event, node, wanted, prompt, why_not, record, served=True)
+    record = await _here(manifest, config, node, event, model, timeout_s)
+    return FireResult(event, node, wanted, prompt, why_not, record)
 
 
 async def _here(
-    manifest: Manifest,
-    source: type[Source],
-    config: Any,
-    node: str,
-    live: Any,
-    event: Event,
-    model: str | None,
-    timeout_s: float | None,
+    manifest: Manifest, config: Any, node: str, event: Event, model: str | None, timeout_s: float | None
 ) -> EventRecord | None:
     pool = AgentPool[None](manifest, model=model)
     pool.arm = False
@@ -108,7 +101,7 @@ async def _here(
         engine = pool.engine
         if engine is None:
             raise LLMlingError("no trigger of this manifest is enabled: set `enabled: true` to fire one")
-        await source(config, node, live, engine).emit(event)
+        await Source(config, node, engine).emit(event)
         await engine.wait(event.id, timeout_s)
         return await engine.inspect(event.id)
 

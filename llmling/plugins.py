@@ -64,8 +64,8 @@ TABLE: dict[Kind, dict[str, Plugin]] = {
         "http": Plugin("llmling.manifest.sinks:HttpSinkConfig", "llmling.sinks.http:HttpSink"),
     },
     "engines": {
-        "sqlite": Plugin("llmling.manifest.root:SqliteEngineConfig", "llmling.engines.sqlite:SqliteEngine"),
-        "memory": Plugin("llmling.manifest.root:MemoryEngineConfig", "llmling.engines.memory:MemoryEngine"),
+        "sqlite": Plugin("llmling.manifest.pool:SqliteEngineConfig", "llmling.engines.sqlite:SqliteEngine"),
+        "memory": Plugin("llmling.manifest.pool:MemoryEngineConfig", "llmling.engines.memory:MemoryEngine"),
     },
 }
 

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
+
+from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
 from llmling.errors import LLMlingError, StartupError
 from llmling.manifest.root import Manifest
-from llmling.protocols import Engine, EventRecord
+from llmling.protocols import Engine, EventRecord, Trigger
 from llmling.report import AgentState, ServerState, StartReport, TriggerState
 from llmling.runtime.agent import Agent
 from llmling.runtime.delivery import Deliveries
@@ -27,10 +29,10 @@ from llmling.runtime.team import Team
 from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
-from llmling.wiring import Graph, Source, build_nodes, build_sources, check_keys, open_engine, policies, with_engine
+from llmling.wiring import Graph, Source, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
 
 logger = logging.getLogger("llmling")
-TDeps = TypeVar("TDeps")
+TDeps = TypeVar("TDeps", default=None)
 
 
 class AgentPool(Generic[TDeps]):
@@ -71,7 +73,7 @@ class AgentPool(Generic[TDeps]):
         self._graph = Graph()
         self._stack = AsyncExitStack()
         self._tasks = TaskSet()
-        self._sources: list[Source] = []
+        self._triggers: list[tuple[Source, Trigger]] = []
         self._broken: dict[str, str] = {}
         self._engine: Engine | None = None
         self._health: Health | None = None
@@ -171,24 +173,16 @@ class AgentPool(Generic[TDeps]):
 
     async def _start_parts(self) -> None:
         spans = await self._stack.enter_async_context(Lifespans())
-        needed = {name: self._graph.providers[name] for name, c in self.manifest.mcp_servers.items() if c.required}
-        others = {name: server for name, server in self._graph.providers.items() if name not in needed}
+        servers = {f"MCP server {name}": server for name, server in self._graph.providers.items()}
         agents = {f"agent {name}": _Opened(agent) for name, agent in self.agents.items()}
-        if self._serving:
-            # Triggers are armed while optional servers still start; deliveries of their agents wait for them.
-            self._tasks.spawn(spans.enter_all(others, parallel=self._parallel), name="start of MCP servers")
-            others = {}
-        started = await spans.enter_all({**needed, **others, **agents}, parallel=self._parallel)
-        for name, start in started.items():
-            if start.error is None:
-                continue
-            if name in agents:
+        started = await spans.enter_all({**servers, **agents}, parallel=self._parallel)
+        for start in started.values():
+            if start.error is not None:
                 raise StartupError(reason(start.error)) from start.error
-            if name in needed:
-                place = self.manifest.locate("mcp_servers", name)
-                raise StartupError(
-                    f"{place}: MCP server {name!r} is required and did not start: {reason(start.error)}"
-                ) from start.error
+        if not self._serving:
+            # Triggers are armed while optional servers still start, since deliveries of their agents wait for them.
+            # Without triggers, entering the pool is the wait.
+            await asyncio.gather(*(server.settled() for server in self._graph.providers.values()))
 
     async def _serve(self, engine: Engine, listeners: Listeners, services: Services) -> None:
         limits = self.manifest.limits
@@ -211,17 +205,17 @@ class AgentPool(Generic[TDeps]):
         self._stack.push_async_callback(engine.stop, limits.drain_timeout_s)
         status_url = self._health.event_url if self._health else _no_url
         if self.arm:
-            self._sources = build_sources(self.manifest, with_engine(services, engine, listeners, status_url), engine)
+            self._triggers = build_triggers(self.manifest, with_engine(services, engine, listeners, status_url), engine)
             await self._arm(listeners)
 
     async def _arm(self, listeners: Listeners) -> None:
         armed = TaskSet()
         loop = asyncio.get_running_loop()
         ready: list[asyncio.Future[None]] = []
-        for source in self._sources:
+        for source, trigger in self._triggers:
             future: asyncio.Future[None] = loop.create_future()
             ready.append(future)
-            armed.spawn(self._keep(source, future), name=f"trigger {source.trigger.name}")
+            armed.spawn(self._keep(source, trigger, future), name=f"trigger {trigger.name}")
 
         async def disarm() -> None:
             self._draining = listeners.draining = True
@@ -234,8 +228,8 @@ class AgentPool(Generic[TDeps]):
             usage = any(isinstance(error, StartupError) and error.usage for error in errors)
             raise StartupError("\n".join(str(error) for error in errors), usage=usage)
 
-    async def _keep(self, source: Source, ready: asyncio.Future[None]) -> None:
-        name, pause_s = source.trigger.name, 1.0
+    async def _keep(self, source: Source, trigger: Trigger, ready: asyncio.Future[None]) -> None:
+        name, pause_s = trigger.name, 1.0
 
         def started() -> None:
             self._broken.pop(name, None)
@@ -244,7 +238,7 @@ class AgentPool(Generic[TDeps]):
 
         while True:
             try:
-                await source.trigger.run(source.emit, started)
+                await trigger.run(source.emit, started)
                 why = "it ended"
             except Exception as error:  # noqa: BLE001 - the supervised border around triggers
                 if not ready.done():
@@ -262,9 +256,9 @@ class AgentPool(Generic[TDeps]):
 
     def _settled(self, record: EventRecord) -> None:
         self._cost_usd += record.cost_usd or 0.0
-        source = next((source for source in self._sources if source.trigger.name == record.trigger), None)
-        if source is not None:
-            told = source.trigger.settled(record.event, record.status, record.error)
+        trigger = next((trigger for _, trigger in self._triggers if trigger.name == record.trigger), None)
+        if trigger is not None:
+            told = trigger.settled(record.event, record.status, record.error)
             self._tasks.spawn(told, name=f"end of event {record.id}")
         if self._on_event is not None:
             self._on_event(record)
@@ -312,11 +306,11 @@ class AgentPool(Generic[TDeps]):
         return StartReport(
             agents=tuple(self._agent_state(name, agent) for name, agent in self.agents.items()),
             triggers=tuple(
-                TriggerState(source.trigger.name, source.config.type, source.node, source.trigger.place)
-                for source in self._sources
+                TriggerState(trigger.name, source.config.type, source.node, trigger.place)
+                for source, trigger in self._triggers
             ),
             servers=tuple(
-                ServerState(name, server.state, server.reason or "", len(server.tools()), server.start_s)
+                ServerState(name, server.state, server.reason or "", len(server.tools()), server.ready_s)
                 for name, server in self._graph.providers.items()
             ),
             server_url=self._health.url if self._health else None,

@@ -9,6 +9,10 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+from llmling.models.scripted import ScriptedModel
+
+__all__ = ["FakeClock", "ScriptedModel", "drop_file"]
+
 
 class FakeClock:
     """A clock that stands still until it is told to move; a `Clock` for `Services`.

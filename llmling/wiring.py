@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmling import plugins
-from llmling.errors import LimitExceeded, StartupError
+from llmling.errors import StartupError
 from llmling.events import Event, render
+from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.root import Manifest
+from llmling.manifest.tools import AgentToolConfig
 from llmling.messages import Message, RunResult
 from llmling.models.keys import missing_key
 from llmling.protocols import Delivery, Engine, Policy, Receipt, Sink, Trigger
@@ -24,7 +26,6 @@ from llmling.runtime.team import Team
 from llmling.templates import TemplateFailed, expression
 
 logger = logging.getLogger("llmling")
-MOST_NESTED_RUNS = 10
 
 
 @dataclass(slots=True)
@@ -38,13 +39,10 @@ class Graph:
         """Run an agent as a tool of the run going on, without its sinks and connections.
 
         Raises:
-            LimitExceeded: Agents ask each other without end.
             RunError: It failed.
         """
         message = Message.user(prompt)
         context = current_run.get() or RunContext(run_event(name, message))
-        if len(context.agents) > MOST_NESTED_RUNS:
-            raise LimitExceeded(f"agents ask each other without end: {' > '.join(context.agents)} > {name}")
         return await self.nodes[name].answer(message, context)
 
     async def read_resource(self, server: str, uri: str) -> str:
@@ -82,7 +80,9 @@ def build_nodes(
     """Fill the graph with the agents, teams and connections of a manifest."""
     for name, config in manifest.agents.items():
         ready = (agents or {}).get(name)
-        graph.nodes[name] = ready or Agent[Any].from_config(name, config, services, model=model, parallel_init=parallel)
+        graph.nodes[name] = ready or Agent[Any].from_config(
+            name, _described(config, manifest), services, model=model, parallel_init=parallel
+        )
     for name in manifest.teams:
         _team(name, manifest, graph, services, ())
     for name, config in manifest.nodes.items():
@@ -92,6 +92,17 @@ def build_nodes(
         for edge in config.connections:
             transform = import_object(edge.transform, manifest.folder) if edge.transform else None
             node.connect_to(graph.nodes[edge.to], when=edge.when, transform=transform, wait=edge.wait)
+
+
+def _described(config: AgentConfig, manifest: Manifest) -> AgentConfig:
+    # What another model reads about an agent it may ask is that agent's own description.
+    tools = [
+        tool.model_copy(update={"description": manifest.nodes[tool.name].description})
+        if isinstance(tool, AgentToolConfig) and not tool.description
+        else tool
+        for tool in config.tools
+    ]
+    return config.model_copy(update={"tools": tools})
 
 
 def _team(name: str, manifest: Manifest, graph: Graph, services: Services, outer: tuple[str, ...]) -> Node:
@@ -124,11 +135,10 @@ def policies(manifest: Manifest) -> dict[str, Policy]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A trigger, the node it runs, and the way its events take into the engine."""
+    """The way from a trigger to the engine: its config, the node it runs, and the engine that keeps its events."""
 
     config: Any
     node: str
-    trigger: Trigger
     engine: Engine
 
     async def emit(
@@ -141,15 +151,15 @@ class Source:
             try:
                 message = render(event, self.config.prompt)
                 if not message.text.strip():
-                    dead = f"trigger {self.trigger.name!r} made an empty message of this event: check its `prompt`"
+                    dead = f"trigger {self.config.name!r} made an empty message of this event: check its `prompt`"
                 else:
                     delivery = Delivery(f"{event.id}/{self.node}", event.id, self.node, message)
             except TemplateFailed as error:
-                dead = f"trigger {self.trigger.name!r}, prompt: {error}"
+                dead = f"trigger {self.config.name!r}, prompt: {error}"
         return await self.engine.accept(
             event,
             delivery,
-            trigger=self.trigger.name,
+            trigger=self.config.name,
             agent=self.node,
             key=key,
             keep_key_s=keep_key_s,
@@ -163,18 +173,18 @@ class Source:
         try:
             return expression(self.config.filter)({"event": event}), None
         except TemplateFailed as error:
-            return True, f"trigger {self.trigger.name!r}, filter: {error}"
+            return True, f"trigger {self.config.name!r}, filter: {error}"
 
 
-def build_sources(manifest: Manifest, services: Services, engine: Engine) -> list[Source]:
+def build_triggers(manifest: Manifest, services: Services, engine: Engine) -> list[tuple[Source, Trigger]]:
     """Return every enabled trigger of a manifest, not armed yet."""
-    sources: list[Source] = []
+    triggers: list[tuple[Source, Trigger]] = []
     for name, config in manifest.nodes.items():
         for trigger in config.triggers:
             if trigger.enabled:
                 live: Trigger = plugins.create("triggers", trigger, services, name)
-                sources.append(Source(trigger, name, live, engine))
-    return sources
+                triggers.append((Source(trigger, name, engine), live))
+    return triggers
 
 
 def with_engine(services: Services, engine: Engine, listeners: Any, status_url: Any) -> Services:

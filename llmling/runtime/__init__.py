@@ -1,0 +1,1 @@
+"""What runs: it knows the protocols and none of their implementations."""

@@ -6,7 +6,9 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Self, TypeAlias, TypedDict, Unpack
+
+from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
@@ -30,7 +32,7 @@ from llmling.runtime.session import Session
 from llmling.runtime.stream import Listener, RunStream, silent
 from llmling.runtime.team import Member
 
-TDeps = TypeVar("TDeps")
+TDeps = TypeVar("TDeps", default=None)
 Prompt: TypeAlias = "str | Message"
 
 

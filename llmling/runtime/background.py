@@ -40,6 +40,8 @@ class Background:
         self._task = asyncio.create_task(
             self._rounds(prompt, interval, max_count), name=f"llmling background of {self._name}"
         )
+        # A task cancelled before its first step could not return the last result.
+        await asyncio.sleep(0)
         return self._task
 
     async def stop(self) -> None:

@@ -40,6 +40,7 @@ class Channel(Generic[T]):
         self._items: deque[T] = deque()
         self._room: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._active = 0
 
     @property
     def full(self) -> bool:
@@ -78,7 +79,8 @@ class Channel(Generic[T]):
                     self._wake()
                 raise
         self._items.append(item)
-        if len(self._tasks) < self._workers:
+        if self._active < self._workers:
+            self._active += 1
             task = asyncio.create_task(self._work(), name=f"llmling {self.name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -91,10 +93,14 @@ class Channel(Generic[T]):
                 return
 
     async def _work(self) -> None:
-        while self._items:
-            item = self._items.popleft()
-            self._wake()
-            await self._handle(item)
+        try:
+            while self._items:
+                item = self._items.popleft()
+                self._wake()
+                await self._handle(item)
+        finally:
+            # Counted here and not when the task is seen to be done: an item put in between would wait for nobody.
+            self._active -= 1
 
     async def aclose(self) -> list[T]:
         """Cancel the workers and return the items nobody took."""
@@ -104,6 +110,8 @@ class Channel(Generic[T]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A worker cancelled before its first step never counted itself out.
+        self._active = 0
         return left
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast, overload
 
 from llmling.errors import LimitExceeded, LLMlingError, RunError
 from llmling.events import Event, new_id
@@ -87,10 +87,14 @@ class Node(ABC):
         """Stop sending answers to `target`."""
         self.connections = [connection for connection in self.connections if connection.target is not target]
 
-    def __rshift__(self, other: Target | Sequence[Target]) -> Any:
+    @overload
+    def __rshift__(self, other: Target) -> Node: ...
+    @overload
+    def __rshift__(self, other: Sequence[Target]) -> Fan: ...
+    def __rshift__(self, other: Target | Sequence[Target]) -> Node | Fan:
         """Connect to one target, a list of them, or a callable; returns the other side, so chains read on."""
         if isinstance(other, Sequence):
-            targets: Sequence[Target] = other
+            targets = cast("Sequence[Target]", other)
             return Fan([self.connect_to(target).target for target in targets])
         return self.connect_to(other).target
 
@@ -253,13 +257,19 @@ class Fan:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = tuple(nodes)
 
-    def __rshift__(self, other: Target | Sequence[Target]) -> Any:
+    @overload
+    def __rshift__(self, other: Target) -> Node: ...
+    @overload
+    def __rshift__(self, other: Sequence[Target]) -> Fan: ...
+    def __rshift__(self, other: Target | Sequence[Target]) -> Node | Fan:
         """Connect every node of the fan; a callable becomes one shared node."""
-        others = [as_node(item) for item in other] if isinstance(other, Sequence) else [as_node(other)]
+        if isinstance(other, Sequence):
+            targets = cast("Sequence[Target]", other)
+            return Fan([self >> as_node(target) for target in targets])
+        shared = as_node(other)
         for node in self.nodes:
-            for target in others:
-                node.connect_to(target)
-        return others[0] if len(others) == 1 and not isinstance(other, Sequence) else Fan(others)
+            node.connect_to(shared)
+        return shared
 
 
 def as_node(target: Target) -> Node:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmling.errors import StartupError
 from llmling.messages import RunResult
 from llmling.protocols import Engine, ToolProvider
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
-from llmling.server.listener import Listeners
+
+if TYPE_CHECKING:
+    from llmling.server.listener import Listeners
 
 
 async def _no_agents(name: str, prompt: str) -> RunResult:

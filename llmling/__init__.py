@@ -1,0 +1,42 @@
+"""A pool of LLM agents with event triggers that never loses an acknowledged event."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmling.events import Event
+    from llmling.manifest.root import Manifest
+    from llmling.messages import Message, RunResult
+    from llmling.pool import AgentPool
+    from llmling.runtime.agent import Agent
+    from llmling.runtime.team import Team
+    from llmling.tools.function import tool
+
+__version__ = "0.1.0"
+__all__ = ["Agent", "AgentPool", "Event", "Manifest", "Message", "RunResult", "Team", "tool"]
+
+_HOMES = {
+    "Agent": "runtime.agent",
+    "AgentPool": "pool",
+    "Event": "events",
+    "Manifest": "manifest.root",
+    "Message": "messages",
+    "RunResult": "messages",
+    "Team": "runtime.team",
+    "tool": "tools.function",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Public names load on first use, so `import llmling` stays light.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llmling' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"llmling.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

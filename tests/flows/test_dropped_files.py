@@ -1,0 +1,98 @@
+"""Files dropped while the pool is down, stopped or running: each is run exactly once, with its whole content."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from serving import Serve, until
+
+EACH = 1_000 if os.environ.get("CHAOS") else 300
+TREES = 300 if os.environ.get("CHAOS") else 100
+
+MANIFEST = """
+server: false
+agents:
+  reader:
+    model: demo
+    concurrency: 50
+    inbox: {size: 20000}
+    triggers:
+      - {type: file, name: inbox, paths: [inbox], extensions: [.md], settle_s: 0.3}
+"""
+
+
+def project(folder: Path) -> Path:
+    """Write the manifest and return the watched folder."""
+    (folder / "agents.yml").write_text(MANIFEST)
+    inbox = folder / "inbox"
+    inbox.mkdir()
+    return inbox
+
+
+def runs(folder: Path) -> Counter[str]:
+    """Return how often each file was run to its end."""
+    with sqlite3.connect(f"file:{folder}/.llmling/pool.db?mode=ro", uri=True) as connection:
+        query = "select json_extract(data, '$.subject') from event where status = 'done'"
+        found = Counter(subject for (subject,) in connection.execute(query))
+    connection.close()
+    return found
+
+
+@pytest.mark.timeout(300)
+async def test_files_dropped_while_down_stopped_or_running_are_each_run_once(tmp_path: Path) -> None:
+    inbox = project(tmp_path)
+    for number in range(EACH):
+        (inbox / f"down-{number}.md").write_text(f"file {number}")
+    async with Serve(tmp_path) as serve:
+        for number in range(EACH):
+            (inbox / f"running-{number}.md").write_text(f"file {number}")
+        await until(lambda: len(runs(tmp_path)) >= EACH, "the first files", 60)
+        os.kill(serve.pid, signal.SIGSTOP)
+        for number in range(EACH):
+            (inbox / f"stopped-{number}.md").write_text(f"file {number}")
+        os.kill(serve.pid, signal.SIGCONT)
+        await until(lambda: len(runs(tmp_path)) >= 3 * EACH, "all files", 120)
+        assert await serve.stop() == 0
+    # A restart looks at every file again and runs none.
+    async with Serve(tmp_path) as serve:
+        (inbox / "last.md").write_text("last")
+        await until(lambda: runs(tmp_path)["inbox/last.md"], "the file after the restart", 60)
+    counts = runs(tmp_path)
+    assert len(counts) == 3 * EACH + 1
+    assert set(counts.values()) == {1}
+
+
+@pytest.mark.timeout(300)
+async def test_folders_made_and_filled_at_once_are_not_missed(tmp_path: Path) -> None:
+    inbox = project(tmp_path)
+    async with Serve(tmp_path):
+        for number in range(TREES):
+            deep = inbox / f"tree-{number}" / "a" / "b"
+            deep.mkdir(parents=True)
+            for index in range(5):
+                (deep / f"{index}.md").write_text(f"{number} {index}")
+        await until(lambda: len(runs(tmp_path)) >= 5 * TREES, "every file of every tree", 90)
+    assert set(runs(tmp_path).values()) == {1}
+
+
+async def test_a_slow_writer_is_run_once_with_the_whole_content(tmp_path: Path) -> None:
+    inbox = project(tmp_path)
+    async with Serve(tmp_path):
+        with (inbox / "slow.md").open("w") as file:
+            for number in range(100 if os.environ.get("CHAOS") else 30):
+                file.write(f"line {number}\n")
+                file.flush()
+                await asyncio.sleep(0.1)
+        await until(lambda: runs(tmp_path), "the slow file", 30)
+        await asyncio.sleep(1)
+    assert runs(tmp_path) == {"inbox/slow.md": 1}
+    with sqlite3.connect(tmp_path / ".llmling" / "pool.db") as connection:
+        (text,) = connection.execute("select json_extract(data, '$.data.text') from event").fetchone()
+    connection.close()
+    assert text == (inbox / "slow.md").read_text()
