@@ -8,14 +8,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import psutil
 
 START_S = 60.0
+T = TypeVar("T")
 
 
 def free_port() -> int:
@@ -34,6 +35,19 @@ async def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0
     """
     deadline = asyncio.get_running_loop().time() + timeout_s
     while not (value := condition()):
+        assert asyncio.get_running_loop().time() < deadline, f"waited {timeout_s:g} s in vain for: {what}"
+        await asyncio.sleep(0.02)
+    return value
+
+
+async def eventually(look: Callable[[], Awaitable[T | None]], what: str, timeout_s: float = 30.0) -> T:
+    """Return the first result of `look` that is not None, looking again every 20 ms.
+
+    Raises:
+        AssertionError: There was none in time.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while (value := await look()) is None:
         assert asyncio.get_running_loop().time() < deadline, f"waited {timeout_s:g} s in vain for: {what}"
         await asyncio.sleep(0.02)
     return value

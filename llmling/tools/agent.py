@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from llmling.errors import LLMlingError, ToolError
+from llmling.errors import DecisionNeeded, LLMlingError, ToolError
 from llmling.manifest.tools import AgentToolConfig
 from llmling.protocols import ToolSpec
 from llmling.runtime.services import Services
@@ -21,10 +21,11 @@ _asking: ContextVar[tuple[str, ...]] = ContextVar("llmling_asking", default=())
 class AgentTool:
     """Asks an agent or team of the pool; the model sees it as `ask_<agent>` with one text, `prompt`.
 
-    It is not repeatable: what the other agent's tools did before a crash is not known here.
+    It is repeatable: the steps of the other agent's run are recorded under this call, so a repeated call takes them
+    from there, and a tool call of its own that was in flight is decided there.
     """
 
-    repeatable = False
+    repeatable = True
 
     def __init__(self, config: AgentToolConfig, services: Services, description: str = "") -> None:
         self.agent = config.name
@@ -68,6 +69,8 @@ class AgentTool:
         except TimeoutError:
             if limit.expired():
                 raise ToolError(f"agent {self.agent!r} took longer than {self.timeout_s:g} s (timeout_s)") from None
+            raise
+        except DecisionNeeded:
             raise
         except LLMlingError as error:
             raise ToolError(f"agent {self.agent!r} failed: {error or type(error).__name__}") from error

@@ -1,0 +1,220 @@
+"""A run that was cut off goes on where it stopped: nothing is paid or done twice, and what is unsure waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from serving import eventually, free_port
+
+from llmling import Agent, AgentPool, Message, tool
+from llmling.errors import ModelError
+from llmling.messages import ToolCallPart, ToolCallResponsePart
+from llmling.protocols import Engine, EventRecord, ModelRequest
+from llmling.testing import ScriptedModel
+
+MANIFEST = """
+server: false
+limits: {drain_timeout_s: 0}
+agents:
+  clerk:
+    redelivery: {attempts: 3, backoff_s: 0}
+    triggers: [{type: webhook, name: hook, port: %d}]
+    connections: [%s]
+  helper: {}
+  next: {}
+"""
+
+
+class Story:
+    """One manifest, started again and again with other models, as after a crash."""
+
+    def __init__(self, folder: Path, *, connections: str = "") -> None:
+        self.port = free_port()
+        self.path = folder / "agents.yml"
+        self.path.write_text(MANIFEST % (self.port, connections))
+        self.calls: list[str] = []
+        self.hanging = asyncio.Event()
+
+    async def hang(self, request: ModelRequest | None = None) -> str:
+        self.hanging.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def charge(self, order: str) -> str:
+        """Charge an order."""
+        self.calls.append(order)
+        return f"charged {order}"
+
+    async def slow_charge(self, order: str) -> str:
+        """Charge an order, slowly."""
+        self.calls.append(order)
+        return await self.hang()
+
+    @contextlib.asynccontextmanager
+    async def pool(self, **agents: Agent[Any]) -> AsyncGenerator[tuple[Engine, asyncio.Queue[EventRecord]]]:
+        done: asyncio.Queue[EventRecord] = asyncio.Queue()
+        async with AgentPool(self.path, agents=agents, model="demo", on_event=done.put_nowait) as pool:
+            assert pool.engine is not None
+            yield pool.engine, done
+
+    async def post(self) -> str:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"http://127.0.0.1:{self.port}/webhook", json={"order": 7}) as response,
+        ):
+            assert response.status == 202
+            return (await response.json())["event_id"]
+
+
+def ask(name: str, **arguments: Any) -> Message:
+    """Return an answer that calls one tool."""
+    return Message("assistant", (ToolCallPart("c1", name, arguments),))
+
+
+def named(name: str, function: Callable[[str], Any], *, idempotent: bool = False) -> Callable[..., Any]:
+    """Return a tool of that name that calls another function."""
+
+    @tool(name=name, idempotent=idempotent)
+    async def charge(order: str) -> str:
+        result = function(order)
+        return await result if inspect.isawaitable(result) else result
+
+    return charge
+
+
+def clerk(replies: list[Any], *tools: Callable[..., Any]) -> tuple[Agent[Any], ScriptedModel]:
+    """Return the clerk with its model."""
+    model = ScriptedModel(replies)
+    return Agent("clerk", model=model, tools=tools), model
+
+
+async def test_recorded_replies_and_tool_results_are_not_made_again(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    agent, _ = clerk([ask("charge", order="7"), story.hang], story.charge)
+    async with story.pool(clerk=agent):
+        event_id = await story.post()
+        await asyncio.wait_for(story.hanging.wait(), 10)
+    agent, model = clerk(["all settled"], story.charge)
+    async with story.pool(clerk=agent) as (_, done):
+        record = await asyncio.wait_for(done.get(), 10)
+    assert (record.id, record.status, record.attempts) == (event_id, "done", 1)
+    assert story.calls == ["7"]
+    assert len(model.requests) == 1
+    result = model.requests[0].messages[-1].parts[0]
+    assert isinstance(result, ToolCallResponsePart)
+    assert result.response == "charged 7"
+
+
+async def test_an_unmarked_call_in_flight_waits_for_a_decision(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    agent, _ = clerk([ask("slow_charge", order="7")], story.slow_charge)
+    async with story.pool(clerk=agent):
+        event_id = await story.post()
+        await asyncio.wait_for(story.hanging.wait(), 10)
+    agent, model = clerk(["all settled"], story.slow_charge)
+    async with story.pool(clerk=agent) as (engine, done):
+
+        async def waiting() -> EventRecord | None:
+            record = await engine.inspect(event_id)
+            return record if record is not None and record.status == "waiting" else None
+
+        record = await eventually(waiting, "the event to wait for a decision")
+        assert "slow_charge" in (record.error or "")
+        assert "llmling events retry" in (record.error or "")
+        assert story.calls == ["7"]
+        assert model.requests == []
+    # The decision survives a restart, and `retry` calls the tool again.
+    agent, _ = clerk(["all settled"], named("slow_charge", story.charge))
+    async with story.pool(clerk=agent) as (engine, done):
+        assert await engine.retry(event_id) == 1
+        record = await asyncio.wait_for(done.get(), 10)
+    assert record.status == "done"
+    assert story.calls == ["7", "7"]
+
+
+async def test_an_idempotent_call_in_flight_is_made_again(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    agent, _ = clerk([ask("charge", order="7")], named("charge", story.slow_charge, idempotent=True))
+    async with story.pool(clerk=agent):
+        await story.post()
+        await asyncio.wait_for(story.hanging.wait(), 10)
+    agent, _ = clerk(["all settled"], named("charge", story.charge, idempotent=True))
+    async with story.pool(clerk=agent) as (_, done):
+        assert (await asyncio.wait_for(done.get(), 10)).status == "done"
+    assert story.calls == ["7", "7"]
+
+
+async def test_the_steps_of_an_agent_used_as_a_tool_are_recorded_too(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.path.write_text(
+        story.path.read_text().replace("  clerk:\n", "  clerk:\n    tools: [{type: agent, name: helper}]\n")
+    )
+
+    text = story.path.read_text()
+    story.path.write_text(text.replace("  clerk:\n", "  clerk:\n    model: demo:clerk.yml\n", 1))
+    (tmp_path / "clerk.yml").write_text(
+        "- {match: charged, reply: all settled}\n"
+        "- {match: order, tool_calls: [{name: ask_helper, arguments: {prompt: charge 7}}]}\n"
+    )
+
+    @contextlib.asynccontextmanager
+    async def pool(helper_replies: list[Any]) -> AsyncGenerator[asyncio.Queue[EventRecord]]:
+        done: asyncio.Queue[EventRecord] = asyncio.Queue()
+        helper = Agent("helper", model=ScriptedModel(helper_replies), tools=[story.charge])
+        async with AgentPool(story.path, agents={"helper": helper}, on_event=done.put_nowait):
+            yield done
+
+    async with pool([ask("charge", order="7"), story.hang]):
+        await story.post()
+        await asyncio.wait_for(story.hanging.wait(), 10)
+    async with pool(["charged it"]) as done:
+        record = await asyncio.wait_for(done.get(), 10)
+    assert record.status == "done"
+    assert story.calls == ["7"]
+
+
+async def test_a_failing_model_is_tried_again_and_dies_with_its_reason(tmp_path: Path) -> None:
+    story = Story(tmp_path, connections="next")
+    model = ScriptedModel([ModelError("overloaded", status=503, retryable=True)] * 3)
+    agent = Agent[Any]("clerk", model=model, retries={"attempts": 1})
+    async with story.pool(clerk=agent) as (engine, done):
+        event_id = await story.post()
+        record = await asyncio.wait_for(done.get(), 10)
+        assert (record.id, record.status, record.attempts) == (event_id, "dead", 3)
+        assert "overloaded" in (record.error or "")
+        detail = await engine.inspect(event_id)
+        assert detail is not None
+        assert [delivery.agent for delivery in detail.deliveries] == ["clerk"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+async def test_what_cannot_get_better_dies_at_once(tmp_path: Path, status: int) -> None:
+    story = Story(tmp_path)
+    agent, model = clerk([ModelError("refused", status=status)])
+    async with story.pool(clerk=agent) as (_, done):
+        await story.post()
+        record = await asyncio.wait_for(done.get(), 10)
+    assert (record.status, record.attempts, len(model.requests)) == ("dead", 1, 1)
+
+
+async def test_a_dead_successor_makes_the_event_dead_and_leaves_the_answer(tmp_path: Path) -> None:
+    story = Story(tmp_path, connections="next, {to: helper, transform: 'broken:always'}")
+    (tmp_path / "broken.py").write_text("def always(message):\n    raise KeyError('gone')\n")
+    agent, _ = clerk(["the answer"])
+    async with story.pool(clerk=agent) as (engine, done):
+        event_id = await story.post()
+        record = await asyncio.wait_for(done.get(), 10)
+        detail = await engine.inspect(event_id)
+        assert detail is not None
+    assert record.status == "dead"
+    assert "KeyError" in (record.error or "")
+    assert detail is not None
+    assert {d.agent: d.status for d in detail.deliveries} == {"clerk": "done", "next": "done", "helper": "dead"}
+    assert detail.content == "the answer"
