@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import zoneinfo
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -115,14 +115,13 @@ class ScheduleTrigger:
         store = self._engine.store
         rhythm, last = await self._begin(store)
         started()
-        for tick in self._missed(rhythm, last, self._clock.now()):
-            await self._tick(emit, store, tick)
+        await self._commit(emit, store, self._missed(rhythm, last, self._clock.now()))
         last = max(last, self._clock.now())
         while True:
             now = self._clock.now()
             following = rhythm.after(last)
             if following is not None and following <= now:
-                await self._tick(emit, store, following)
+                await self._commit(emit, store, [following])
                 last = following
                 continue
             left_s = _LONGEST_SLEEP_S if following is None else (following - now).total_seconds()
@@ -132,8 +131,7 @@ class ScheduleTrigger:
             woken = self._clock.now()
             if woken - now - slept > _JUMP:
                 _log.warning("trigger %r: the clock went on by %s during a short sleep", self.name, woken - now)
-                for tick in self._missed(rhythm, last, woken):
-                    await self._tick(emit, store, tick)
+                await self._commit(emit, store, self._missed(rhythm, last, woken))
                 last = max(last, woken)
             elif woken < last:
                 # The clock was put back: ticks that have been are known by their keys and do not run again.
@@ -173,8 +171,14 @@ class ScheduleTrigger:
             ticks = ticks[-_MOST_MISSED:]
         return ticks
 
-    async def _tick(self, emit: Emit, store: Store, tick: dt.datetime) -> None:
-        """Commit the event of a tick, then remember it as the last one."""
+    async def _commit(self, emit: Emit, store: Store, ticks: Sequence[dt.datetime]) -> None:
+        """Commit the events of ticks in their order, then remember the last one."""
+        for tick in ticks:
+            await self._tick(emit, tick)
+        if ticks:
+            await store.put(self._space, {"last": ticks[-1].isoformat()})
+
+    async def _tick(self, emit: Emit, tick: dt.datetime) -> None:
         moment = tick.astimezone(self._zone).isoformat()
         while True:
             late_s = max(0.0, (self._clock.now() - tick).total_seconds())
@@ -182,11 +186,10 @@ class ScheduleTrigger:
             event = Event(self.name, "dev.llmling.schedule.tick", moment, data, time=tick)
             try:
                 await emit(event, key=tick.isoformat())
-                break
+                return
             except Full as full:
                 _log.warning("trigger %r waits with its tick of %s: %s", self.name, moment, full)
                 await self._clock.sleep(full.retry_after_s)
-        await store.put(self._space, {"last": tick.isoformat()})
 
 
 def _later(rhythm: Rhythm, last: dt.datetime, now: dt.datetime) -> Iterator[dt.datetime]:

@@ -50,15 +50,17 @@ def read(sighting: Sighting, max_bytes: int) -> Content | None:
             return None
         raise
     raw = bytearray()
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - the descriptor, not the name
+    try:
         if not _is_version(descriptor, sighting):
             return None
         if sighting.size > max_bytes:
             return Content()
-        while len(raw) <= sighting.size and (piece := file.read(_PIECE)):
+        while len(raw) <= sighting.size and (piece := os.read(descriptor, _PIECE)):
             raw += piece
         if len(raw) != sighting.size or not _is_version(descriptor, sighting):
             return None
+    finally:
+        os.close(descriptor)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -49,6 +49,7 @@ class Patrol:
         self._lane = lane
         self._known = known
         self._settling = Settling(config.settle_s)
+        self._devices = dict(places.devices)
         self._wake = asyncio.Event()
         self._hints: set[str] = set()
         self._more = False
@@ -63,6 +64,7 @@ class Patrol:
             StartupError: Another process holds one of the folders.
         """
         await self._lane(lambda: self._places.check(first=True))
+        await self._remember_devices()
         if await self._seen.state(_STARTED) is None:
             if self._config.backlog == "ignore":
                 roots = self._places.present()
@@ -107,12 +109,16 @@ class Patrol:
 
     async def _check_roots(self, watch: Watch) -> None:
         self._next_roots = time.monotonic() + _ROOTS_S
-        devices = dict(self._places.devices)
         if await self._lane(self._places.check):
             watch.aim(self._places.deep(), self._places.flat())
             self._next_scan = 0.0
+            await self._remember_devices()
+
+    async def _remember_devices(self) -> None:
+        """Store on which file systems the roots are, if that is news."""
         for path, device in self._places.devices.items():
-            if devices.get(path) != device:
+            if self._devices.get(path) != device:
+                self._devices[path] = device
                 await self._seen.set_state(f"device:{path}", device)
 
     async def _scan(self) -> None:

@@ -168,7 +168,10 @@ class Scanner:
             return self._file(root, below, entry.path)
         try:
             facts = entry.stat(follow_symlinks=False)
-        except OSError:
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._remark(entry.path, f"it cannot be read: {error.strerror}")
             return None
         return self._sighting(root, below, entry.path, facts)
 
