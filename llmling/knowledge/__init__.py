@@ -1,0 +1,1 @@
+"""Text an agent may rely on."""
