@@ -136,7 +136,7 @@ async def _follow(session: ClientSession, url: URL, max_bytes: int, *, allow_pri
             raise
         except ClientConnectorCertificateError as error:
             raise FetchError(f"{shown(url)} has no valid certificate: {error.certificate_error}") from None
-        except (ClientError, OSError) as error:
+        except (ClientError, OSError, ValueError) as error:
             raise FetchError(f"{shown(url)} could not be reached: {_reason(error)}") from None
     raise FetchError(f"{shown(url)}: more than {MAX_REDIRECTS} redirects")
 
@@ -231,6 +231,6 @@ def _readable(url: str, body: bytes, kind: str, charset: str | None) -> str:
     return readable(text) if kind in _HTML else text
 
 
-def _reason(error: ClientError | OSError) -> str:
+def _reason(error: ClientError | OSError | ValueError) -> str:
     inner = error.os_error if isinstance(error, ClientConnectorError) else error
     return (isinstance(inner, OSError) and inner.strerror) or str(inner) or type(inner).__name__
