@@ -73,6 +73,9 @@ class Supervisor:
         try:
             while True:
                 why = await self._one_life()
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    # A task group that was already ending has swallowed our cancellation.
+                    raise asyncio.CancelledError
                 now = self._clock.monotonic()
                 was_ready = self._ready_at is not None
                 healthy = self._ready_at is not None and now - self._ready_at >= self._backoff.healthy_s
@@ -95,11 +98,16 @@ class Supervisor:
             return False
         return self.state == "ready"
 
-    async def wait_settled(self) -> State:
-        """Return the state once it is anything but `starting`."""
-        while self.state == "starting":
+    async def settled(self) -> State:
+        """Return the state once the first life has become ready or has ended; later ones are not waited for."""
+        while self.state == "starting" and self.lives <= 1:
             await self._changed.wait()
         return self.state
+
+    def broke(self, why: str) -> None:
+        """Say at once that the current life is over, before it has finished cleaning up."""
+        if self.state == "ready":
+            self._become("broken", why)
 
     def hurry(self) -> None:
         """Cut the pause short, since someone waits; not within the shortest pauses after a break."""

@@ -137,7 +137,7 @@ async def test_wait_ready_gives_up_in_time_and_when_stopped() -> None:
     supervisor = Supervisor("x", never_ready, clock=clock)
     async with running(supervisor):
         assert not await supervisor.wait_ready(0.01)
-        assert await supervisor.wait_settled() == "broken"
+        assert await supervisor.settled() == "broken"
         waiting = asyncio.create_task(supervisor.wait_ready())
         await asyncio.sleep(0)
     assert not await waiting
@@ -161,3 +161,27 @@ async def test_a_leaked_cancellation_is_a_break_and_not_the_end() -> None:
         clock.wake()
         assert await supervisor.wait_ready(5)
         assert supervisor.lives == 2
+
+
+async def test_a_cancellation_that_a_task_group_swallows_still_stops_it() -> None:
+    breaking = asyncio.Event()
+    release = asyncio.Event()
+
+    async def stays() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            breaking.set()
+            await release.wait()
+
+    async def live(ready: Callable[[], None]) -> None:
+        ready()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stays())
+            await asyncio.sleep(0)
+            raise ConnectionError
+
+    supervisor = Supervisor("x", live, clock=HandClock())
+    async with running(supervisor):
+        await breaking.wait()
+        asyncio.get_running_loop().call_later(0.02, release.set)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmling.errors import LimitExceeded, ToolError
+from llmling.errors import DecisionNeeded, LimitExceeded, ToolError
 from llmling.manifest.tools import AgentToolConfig
 from llmling.messages import Message, RunResult, Usage
 from llmling.runtime.services import Services
@@ -25,7 +25,7 @@ async def test_it_asks_the_agent_and_returns_its_text() -> None:
     assert made.spec.name == "ask_summarizer"
     assert made.spec.description == "Makes things short"
     assert made.spec.parameters["required"] == ["prompt"]
-    assert not made.repeatable
+    assert made.repeatable
     assert await made.call({"prompt": "hello"}) == "summarizer says hello"
 
 
@@ -47,6 +47,12 @@ async def test_a_failed_run_is_an_error_the_model_can_read() -> None:
 
     with pytest.raises(ToolError, match="agent 'a' failed: the run made 20 requests"):
         await AgentTool(AgentToolConfig(name="a"), Services(ask=ask)).call({"prompt": "x"})
+
+    async def undecided(name: str, prompt: str) -> RunResult:
+        raise DecisionNeeded("tool 'send' was in flight")
+
+    with pytest.raises(DecisionNeeded):
+        await AgentTool(AgentToolConfig(name="a"), Services(ask=undecided)).call({"prompt": "x"})
     with pytest.raises(ToolError, match="there is no pool to find it in"):
         await AgentTool(AgentToolConfig(name="a"), Services()).call({"prompt": "x"})
 

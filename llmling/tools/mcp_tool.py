@@ -1,0 +1,66 @@
+"""One tool of an MCP server, and what is said about it; light, without the SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llmling.protocols import ToolSpec
+
+
+class ConnectionLost(Exception):
+    """The connection to a server ended; `sent` is False when the request surely never reached it."""
+
+    def __init__(self, why: str, *, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One tool as the server describes it; `repeatable` when it is marked read-only or idempotent."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    repeatable: bool
+
+
+class Caller(Protocol):
+    """The server behind a tool."""
+
+    @property
+    def call_timeout_s(self) -> float:
+        """Longest time for one call, in seconds."""
+        ...
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool) -> str:
+        """Call a tool by the server's own name for it."""
+        ...
+
+
+class McpTool:
+    """One tool of an MCP server, under a name that every model accepts."""
+
+    def __init__(self, server: Caller, name: str, offer: Offer) -> None:
+        self.spec = ToolSpec(name, offer.description, offer.parameters)
+        self.repeatable = offer.repeatable
+        self.original_name = offer.name
+        self._server = server
+
+    def __repr__(self) -> str:
+        return f"McpTool({self.spec.name!r})"
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The server's `call_timeout_s`."""
+        return self._server.call_timeout_s
+
+    async def call(self, arguments: Mapping[str, Any]) -> str:
+        """Call it and return its result as text; cancelling tells the server to stop.
+
+        Raises:
+            ToolError: The tool failed, took too long, or its server is not available.
+        """
+        return await self._server.call(self.original_name, arguments, repeatable=self.repeatable)

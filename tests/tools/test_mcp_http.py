@@ -1,0 +1,121 @@
+"""Real MCP servers over streamable HTTP, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmling.errors import ToolError
+from llmling.manifest.tools import HttpServerConfig
+from llmling.protocols import Tool
+from llmling.runtime.services import Services
+from llmling.tools.mcp import McpServer
+
+SERVER = Path(__file__).parent / "servers" / "http_server.py"
+
+
+@pytest.fixture(autouse=True)
+async def no_task_is_left() -> AsyncIterator[None]:
+    tasks = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() - tasks <= {asyncio.current_task()}
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def running(port: int, *args: str) -> AsyncGenerator[None, None]:
+    process = await asyncio.create_subprocess_exec(sys.executable, str(SERVER), str(port), *args)
+    try:
+        async with asyncio.timeout(20):
+            while not await listens(port):  # noqa: ASYNC110 - another process sets no event
+                await asyncio.sleep(0.02)
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+def reach(port: int, **keys: Any) -> McpServer:
+    config = HttpServerConfig(url=f"http://127.0.0.1:{port}/mcp", **keys)
+    return McpServer(config, Services(), "web")
+
+
+def named(server: McpServer, name: str) -> Tool:
+    return next(tool for tool in server.tools() if tool.spec.name == f"web_{name}")
+
+
+async def test_tools_headers_and_big_results(port: int) -> None:
+    async with running(port, "secret-token"), reach(port, headers={"Authorization": "Bearer secret-token"}) as server:
+        assert await server.wait_ready(20)
+        assert {tool.spec.name for tool in server.tools()} == {"web_hello", "web_big", "web_process"}
+        assert (await named(server, "hello").call({"name": "you"})).startswith("hello you from ")
+        text = await named(server, "big").call({"characters": 5_000_000})
+        assert text.endswith("[cut after 200,000 of 5,000,000 characters]")
+
+
+async def test_a_refusal_names_the_status_and_no_secret(port: int) -> None:
+    async with running(port, "secret-token"), reach(port, headers={"Authorization": "Bearer wrong-token"}) as server:
+        await server.settled()
+        assert server.reason == f"http://127.0.0.1:{port}: it answered HTTP 401 Unauthorized"
+
+
+async def test_a_server_that_starts_later_is_found(port: int) -> None:
+    async with reach(port, call_timeout_s=0.4) as server:
+        await server.settled()
+        assert server.state == "broken"
+        assert str(server.reason).startswith(f"cannot connect to http://127.0.0.1:{port}: ")
+        with pytest.raises(ToolError, match=r"'web' is not available: cannot connect.*; it is being restarted"):
+            await server.call("hello", {"name": "x"}, repeatable=False)
+        async with running(port):
+            assert await server.wait_ready(20)
+            assert (await named(server, "hello").call({"name": "x"})).startswith("hello x")
+
+
+async def test_a_restarted_server_answers_the_next_call(port: int) -> None:
+    async with reach(port) as server:
+        async with running(port):
+            assert await server.wait_ready(20)
+            first = await named(server, "hello").call({"name": "x"})
+        # It is down: this call surely never arrived, so it waits for the server to return although it is unmarked.
+        call = asyncio.create_task(named(server, "hello").call({"name": "x"}))
+        await asyncio.sleep(0.1)
+        async with running(port):
+            second = await call
+        assert re.sub(r"\d+", "", first) == re.sub(r"\d+", "", second)
+        assert first != second
+
+
+async def test_while_it_is_down_calls_end_with_the_reason(port: int) -> None:
+    async with reach(port, call_timeout_s=1) as server:
+        async with running(port):
+            assert await server.wait_ready(20)
+            tool = named(server, "process")
+            await tool.call({})
+        with pytest.raises(ToolError, match=r"'web' is not available: cannot connect to http://127.0.0.1:\d+"):
+            await tool.call({})
+        assert server.state in {"broken", "starting"}
+        assert len(server.tools()) == 3
