@@ -17,6 +17,7 @@ from llmling.engines.recorder import StepRecorder
 from llmling.engines.records import Change, Row
 from llmling.engines.steady import SteadyTime
 from llmling.errors import EngineError
+from llmling.events import Event
 from llmling.protocols import Again, Dead, Delivery, Done, Policy, RunDelivery, Settlement, Step, Waiting, Work
 
 log = logging.getLogger("llmling.engine")
@@ -43,7 +44,7 @@ class Dispatcher:
         run: RunDelivery,
         policies: Mapping[str, Policy],
         concurrency: int,
-        applied: Callable[[Change, Sequence[Delivery], Work], None],
+        applied: Callable[[Change, Event | None, Sequence[Delivery]], None],
     ) -> None:
         self._database = database
         self._ledger = ledger
@@ -83,7 +84,7 @@ class Dispatcher:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the deliveries until the engine stops."""
-        task = self._group.create_task(work)
+        task = self._group.create_task(_supervised(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
@@ -136,7 +137,9 @@ class Dispatcher:
         except EngineError as error:
             log.error("the deliveries of agent %r cannot be read, trying again: %s", inbox.agent, error)
             await self._time.sleep(_RELOAD_S)
-            found = queries.Due([], [], more=True, later=None)
+            found = queries.Due([], [], [], more=True, later=None)
+        for delivery_id, reason in found.broken:
+            await self._bury(delivery_id, reason)
         inbox.loading = False
         if inbox.renew:
             inbox.more = True
@@ -149,6 +152,16 @@ class Dispatcher:
         self._queue(inbox)
         self._pump()
         self._feed(inbox)
+
+    async def _bury(self, delivery_id: str, reason: str) -> None:
+        log.error("delivery %s %s", delivery_id, reason)
+        await self._database.writer.submit(
+            functools.partial(
+                self._ledger.bury, delivery_id=delivery_id, reason=records.stored(reason), now=self._time.wall()
+            ),
+            patient=True,
+            committed=lambda change: self._applied(change, None, ()),
+        )
 
     def _ring_at(self, inbox: Inbox, due: float) -> None:
         if self._stopping or (inbox.due is not None and inbox.due <= due):
@@ -259,7 +272,7 @@ class Dispatcher:
     def _settled(
         self, inbox: Inbox, work: Work, verdict: Verdict, successors: Sequence[Delivery], change: Change
     ) -> None:
-        self._applied(change, successors, work)
+        self._applied(change, work.event, successors)
         if verdict.status == "pending":
             self._ring_at(inbox, verdict.not_before)
 
@@ -330,3 +343,11 @@ def _uncancel() -> None:
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
+
+
+async def _supervised(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        # One of ours failing must not take the running deliveries with it.
+        log.exception("a mistake in llmling ended a task of the engine; restart the process when you can")

@@ -13,7 +13,7 @@ from llmling.engines import queries, records, upkeep
 from llmling.engines.database import Database
 from llmling.engines.dispatch import Dispatcher
 from llmling.engines.hearing import Hearing
-from llmling.engines.ledger import Accepted, Ledger
+from llmling.engines.ledger import Ledger
 from llmling.engines.records import Arrival, Change, Row
 from llmling.engines.retention import Retention
 from llmling.engines.steady import SteadyTime
@@ -31,7 +31,6 @@ from llmling.protocols import (
     RunDelivery,
     Settled,
     Store,
-    Work,
 )
 from llmling.runtime.clock import Clock
 
@@ -118,14 +117,14 @@ class JournalEngine:
         database = self._opened()
         if self._dispatcher is not None:
             raise EngineError("the engine has been started already")
-        await self._claim()
         try:
+            await self._claim()
             self._ledger.serve(dict(policies), max_messages_per_event, heard=settled is not None)
             time = SteadyTime(self._clock)
             recover = functools.partial(upkeep.recover, ledger=self._ledger, now=time.wall())
             await database.writer.submit(recover)
             self._hearing.serve(database.writer, settled)
-            dispatcher = Dispatcher(database, self._ledger, time, run_delivery, policies, concurrency, self._apply_run)
+            dispatcher = Dispatcher(database, self._ledger, time, run_delivery, policies, concurrency, self._apply)
             started = asyncio.Event()
             self._dispatcher = dispatcher
             self._owner = asyncio.create_task(self._own(dispatcher, started), name="llmling-engine")
@@ -151,6 +150,7 @@ class JournalEngine:
             self._leave.set()
             if self._owner is not None:
                 await asyncio.wait([self._owner])
+                _report(self._owner)
             self._hearing.flush()
             if self._database is not None:
                 await self._database.close(_GIVE_UP_S)
@@ -188,9 +188,8 @@ class JournalEngine:
             self._foreign_writes.clear()
             try:
                 bury = functools.partial(upkeep.bury, ledger=self._ledger, now=self._clock.now().timestamp())
-                while (change := await self._write(bury)).count >= upkeep.CHUNK:
+                while (await self._write(bury)).count >= upkeep.CHUNK:
                     pass
-                self._apply(change)
                 running = dispatcher.running
                 dispatcher.cancel(await database.read(functools.partial(queries.not_running, delivery_ids=running)))
                 await self._hearing.catch_up()
@@ -239,7 +238,7 @@ class JournalEngine:
         try:
             accepted = await self._opened().writer.submit(
                 functools.partial(self._ledger.accept, arrival=arrival, now=now),
-                committed=functools.partial(self._apply_accepted, event=event, deliveries=deliveries),
+                committed=lambda accepted: self._apply(accepted.change, event, deliveries),
             )
         except NotWritable as error:
             raise Full(str(error), retry_after_s=_NOT_WRITABLE_S) from error
@@ -353,23 +352,21 @@ class JournalEngine:
     def _write(self, operation: Callable[[sqlite3.Connection], Change]) -> Awaitable[Change]:
         return self._opened().writer.submit(operation, committed=self._apply)
 
-    def _apply(self, change: Change) -> None:
-        self._hearing.hear(change)
-        if self._dispatcher is not None:
-            self._dispatcher.cancel(change.stopped)
+    def _apply(self, change: Change, event: Event | None = None, deliveries: Sequence[Delivery] = ()) -> None:
+        """Let those in memory know; `deliveries` of `event` are those the change may have made pending."""
+        dispatcher = self._dispatcher
+        if dispatcher is not None:
+            if event is not None and change.fresh:
+                by_id = {delivery.id: delivery for delivery in deliveries}
+                for delivery_id, seq in change.fresh:
+                    dispatcher.offer(Row(seq, by_id[delivery_id], event))
+            dispatcher.cancel(change.stopped)
             if change.requeued:
-                self._dispatcher.reload(change.requeued)
-
-    def _apply_accepted(self, accepted: Accepted, event: Event, deliveries: Sequence[Delivery]) -> None:
-        self._offer(accepted.change, event, deliveries)
-        self._hearing.hear(accepted.change)
-
-    def _apply_run(self, change: Change, successors: Sequence[Delivery], work: Work) -> None:
-        self._offer(change, work.event, successors)
+                dispatcher.reload(change.requeued)
         self._hearing.hear(change)
 
-    def _offer(self, change: Change, event: Event, deliveries: Sequence[Delivery]) -> None:
-        if self._dispatcher is not None and change.fresh:
-            by_id = {delivery.id: delivery for delivery in deliveries}
-            for delivery_id, seq in change.fresh:
-                self._dispatcher.offer(Row(seq, by_id[delivery_id], event))
+
+def _report(owner: asyncio.Task[None]) -> None:
+    error = None if owner.cancelled() else owner.exception()
+    if error is not None:
+        log.error("the engine had ended before it was stopped: %s", error, exc_info=error)

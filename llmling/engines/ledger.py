@@ -62,7 +62,7 @@ class Ledger:
         first_id, pending = connection.execute(
             "select (select event_id from key where trigger = ? and key = ? and (expires is null or expires > ?)),"
             " (select pending from inbox where agent = ?)",
-            (arrival.trigger, arrival.key, now, arrival.agent),
+            (arrival.trigger, arrival.key, now, arrival.agent if new is None else new.agent),
         ).fetchone()
         if first_id is not None:
             return Accepted(_known(connection, first_id))
@@ -228,11 +228,19 @@ class Ledger:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def kill(self, connection: sqlite3.Connection, delivery_id: str, reason: str, now: float) -> None:
+    def kill(self, connection: sqlite3.Connection, delivery_id: str, reason: str | bytes, now: float) -> None:
         """Settle a delivery as dead; its event is yet to be refreshed."""
         connection.execute(
             "update delivery set status = 'dead', error = ?, finished = ? where id = ?", (reason, now, delivery_id)
         )
+
+    def bury(self, connection: sqlite3.Connection, delivery_id: str, reason: str | bytes, now: float) -> Change:
+        """Settle a pending delivery that cannot be run as dead."""
+        change = Change()
+        event_id = connection.execute("select event_id from delivery where id = ?", (delivery_id,)).fetchone()[0]
+        self.kill(connection, delivery_id, reason, now)
+        self.refresh(connection, event_id, now, change)
+        return change
 
     def refresh(self, connection: sqlite3.Connection, event_id: str, now: float, change: Change) -> None:
         """Bring an event's status, reason and cost in line with its deliveries."""

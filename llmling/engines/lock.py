@@ -60,7 +60,7 @@ class FileLock:
             return True
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         try:
             return not _try(fd, fcntl.LOCK_SH)

@@ -72,11 +72,12 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
 class Due:
     """Deliveries that are due: those to hold now, those that are pending but held, whether there may be more.
 
-    `later` is when the next one that is not due yet will be.
+    `broken` are (id, reason) of those that cannot be read. `later` is when the next one that is not due yet will be.
     """
 
     rows: list[Row]
     held: list[str]
+    broken: list[tuple[str, str]]
     more: bool
     later: float | None
 
@@ -92,10 +93,17 @@ def due(connection: sqlite3.Connection, agent: str, now: float, limit: int, held
         " and not_before > ?",
         (agent, now),
     ).fetchone()[0]
+    known = [columns[1] for columns in rows if columns[1] in held]
     fresh = [columns for columns in rows if columns[1] not in held]
     more = len(rows) == limit + len(held) or len(fresh) > limit
-    known = [columns[1] for columns in rows if columns[1] in held]
-    return Due([records.row(columns) for columns in fresh[:limit]], known, more, later)
+    found: list[Row] = []
+    broken: list[tuple[str, str]] = []
+    for columns in fresh[:limit]:
+        try:
+            found.append(records.row(columns))
+        except (ValueError, KeyError, TypeError) as error:
+            broken.append((columns[1], f"cannot be read from the engine's file ({type(error).__name__}: {error})"))
+    return Due(found, known, broken, more, later)
 
 
 def not_running(connection: sqlite3.Connection, delivery_ids: Sequence[str]) -> list[str]:

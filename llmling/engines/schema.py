@@ -105,7 +105,7 @@ def check(connection: sqlite3.Connection) -> None:
     """
     found = [row[0] for row in connection.execute("pragma quick_check(1)").fetchall()]
     if found != ["ok"]:
-        raise sqlite3.DatabaseError(str(found[0]))
+        raise sqlite3.DatabaseError(str(found[0]).splitlines()[-1])
 
 
 def explain(path: Path, error: sqlite3.Error) -> EngineError:

@@ -117,10 +117,15 @@ def drop(connection: sqlite3.Connection, ledger: Ledger, event_id: str, now: flo
 
 def forget(connection: sqlite3.Connection, event_ids: Sequence[str]) -> None:
     """Delete events with all that belongs to them but their keys, so that they never run again."""
-    ids = [(event_id,) for event_id in event_ids]
+    # Somebody may have retried one since it was looked up.
+    ids = [
+        (event_id,)
+        for event_id in event_ids
+        if connection.execute("select 1 from event where id = ? and finished is not null", (event_id,)).fetchone()
+    ]
     connection.executemany("delete from step where delivery_id in (select id from delivery where event_id = ?)", ids)
     connection.executemany("delete from delivery where event_id = ?", ids)
-    connection.executemany("delete from event where id = ? and finished is not null", ids)
+    connection.executemany("delete from event where id = ?", ids)
 
 
 def forget_keys(connection: sqlite3.Connection, now: float) -> int:

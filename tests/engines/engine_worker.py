@@ -1,0 +1,130 @@
+"""A real process around the SQLite engine, to be killed or starved: `engine_worker.py chain|poison|fill FOLDER [N]`.
+
+What it has done is appended to FOLDER/log, one line for each, so that a test can count it from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from engine_world import World, to, until
+
+from llmling.errors import Full
+from llmling.events import Event
+from llmling.messages import Message
+from llmling.protocols import Delivery, Done, EventRecord, Policy, Settlement, Work
+
+CHAIN = ("a", "b", "c")
+CONCURRENCY = 4
+
+
+class Log:
+    """Lines that are in the file when `write` returns, whatever happens to this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def write(self, what: str, about: str) -> None:
+        os.write(self._fd, f"{what} {about}\n".encode())
+
+
+async def chain(world: World, log: Log, events: int) -> None:
+    """Accept `events` events and run each through three agents."""
+    settled = asyncio.Event()
+
+    async def step(work: Work) -> Settlement:
+        log.write("start", work.delivery.id)
+        await asyncio.sleep(0.01)
+        place = CHAIN.index(work.delivery.agent) + 1
+        log.write("end", work.delivery.id)
+        return Done(work.delivery.agent, to(work, *CHAIN[place : place + 1]))
+
+    def heard(record: EventRecord) -> None:
+        log.write("settled", record.id)
+        settled.set()
+
+    policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=50, attempts=100) for agent in CHAIN}
+    await world.engine.start(step, policies, settled=heard)
+    log.write("ready", "-")
+    for number in range(events):
+        event = Event("inbox", "t", data=number)
+        while True:
+            delivery = Delivery(f"{event.id}/a", event.id, "a", Message.user(str(number)))
+            try:
+                receipt = await world.engine.accept(event, delivery, trigger="inbox", agent="a", key=str(number))
+            except Full:
+                await asyncio.sleep(0.01)
+                continue
+            log.write("accepted", receipt.event_id)
+            break
+    while set(counts := await world.engine.counts()) - {"done", "dead"} or sum(counts.values()) < events:
+        settled.clear()
+        await asyncio.wait_for(settled.wait(), 10)
+
+
+async def poison(world: World, log: Log) -> None:
+    """Run a delivery that kills its process, and one that does not."""
+
+    async def deadly(work: Work) -> Settlement:
+        log.write("start", f"{work.delivery.message.text}-{work.attempt}")
+        if work.delivery.message.text == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Done("survived")
+
+    await world.engine.start(deadly, {"a": Policy(concurrency=1, attempts=3)}, settled=world.settled.append)
+    for text in ("deadly", "harmless"):
+        await world.accept(text=text, key=text)
+    await until(lambda: len(world.settled) == 2)
+    for record in world.settled:
+        log.write("settled", json.dumps([record.event.data, record.status, record.error]))
+
+
+async def fill(world: World, log: Log, folder: Path) -> None:
+    """Run out of space with an answer in hand, and get space again."""
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async def answer(work: Work) -> Settlement:
+        entered.set()
+        await gate.wait()
+        return Done("x" * 100_000)
+
+    world.answers["a"] = answer
+    await world.start()
+    first = await world.accept()
+    await entered.wait()
+    used = max(path.stat().st_size for path in (folder / "state").iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (used + 30_000, resource.RLIM_INFINITY))
+    try:
+        for _ in range(100):
+            await world.accept(text="y" * 4_000)
+    except Full as full:
+        log.write("full", f"{full.retry_after_s} {full}")
+    gate.set()
+    log.write("meanwhile", str(await world.engine.wait(first.event_id, 0.5)))
+    log.write("then", (await world.record(first.event_id)).status)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    record = await world.finished(first.event_id)
+    log.write("recovered", f"{record.status} {len(record.content or '')} {record.attempts}")
+    log.write("accepted", str((await world.accept()).new))
+
+
+async def main(mode: str, folder: Path, events: int) -> None:
+    world, log = World("sqlite", folder), Log(folder / "log")
+    await world.engine.open()
+    if mode == "chain":
+        await chain(world, log, events)
+    elif mode == "poison":
+        await poison(world, log)
+    else:
+        await fill(world, log, folder)
+    await world.engine.stop(5)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))
