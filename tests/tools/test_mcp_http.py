@@ -69,16 +69,22 @@ def named(server: McpServer, name: str) -> Tool:
 
 
 async def test_tools_headers_and_big_results(port: int) -> None:
-    async with running(port, "secret-token"), reach(port, headers={"Authorization": "Bearer secret-token"}) as server:
+    async with (
+        running(port, "--token", "secret-token"),
+        reach(port, headers={"Authorization": "Bearer secret-token"}) as server,
+    ):
         assert await server.wait_ready(20)
-        assert {tool.spec.name for tool in server.tools()} == {"web_hello", "web_big", "web_process"}
+        assert {tool.spec.name for tool in server.tools()} == {"web_hello", "web_big", "web_process", "web_grow"}
         assert (await named(server, "hello").call({"name": "you"})).startswith("hello you from ")
         text = await named(server, "big").call({"characters": 5_000_000})
         assert text.endswith("[cut after 200,000 of 5,000,000 characters]")
 
 
 async def test_a_refusal_names_the_status_and_no_secret(port: int) -> None:
-    async with running(port, "secret-token"), reach(port, headers={"Authorization": "Bearer wrong-token"}) as server:
+    async with (
+        running(port, "--token", "secret-token"),
+        reach(port, headers={"Authorization": "Bearer wrong-token"}) as server,
+    ):
         await server.settled()
         assert server.reason == f"http://127.0.0.1:{port}: it answered HTTP 401 Unauthorized"
 
@@ -95,18 +101,34 @@ async def test_a_server_that_starts_later_is_found(port: int) -> None:
             assert (await named(server, "hello").call({"name": "x"})).startswith("hello x")
 
 
-async def test_a_restarted_server_answers_the_next_call(port: int) -> None:
+@pytest.mark.parametrize("args", [(), ("--legacy",)])
+async def test_a_restarted_server_answers_the_next_call(port: int, args: tuple[str, ...]) -> None:
     async with reach(port) as server:
-        async with running(port):
+        async with running(port, *args):
             assert await server.wait_ready(20)
             first = await named(server, "hello").call({"name": "x"})
         # It is down: this call surely never arrived, so it waits for the server to return although it is unmarked.
         call = asyncio.create_task(named(server, "hello").call({"name": "x"}))
         await asyncio.sleep(0.1)
-        async with running(port):
+        async with running(port, *args):
             second = await call
         assert re.sub(r"\d+", "", first) == re.sub(r"\d+", "", second)
         assert first != second
+        async with running(port, *args):
+            # Restarted between two calls: a session of before is forgotten, which the caller need not know.
+            third = await named(server, "hello").call({"name": "x"})
+        assert third not in {first, second}
+
+
+@pytest.mark.parametrize("args", [(), ("--legacy",)])
+async def test_new_tools_are_seen_while_it_runs(port: int, args: tuple[str, ...]) -> None:
+    async with running(port, *args), reach(port) as server:
+        assert await server.wait_ready(20)
+        assert await named(server, "grow").call({}) == "ok"
+        async with asyncio.timeout(10):
+            while "web_grown" not in {tool.spec.name for tool in server.tools()}:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+        assert await named(server, "grown").call({}) == "grown"
 
 
 async def test_while_it_is_down_calls_end_with_the_reason(port: int) -> None:
@@ -118,4 +140,4 @@ async def test_while_it_is_down_calls_end_with_the_reason(port: int) -> None:
         with pytest.raises(ToolError, match=r"'web' is not available: cannot connect to http://127.0.0.1:\d+"):
             await tool.call({})
         assert server.state in {"broken", "starting"}
-        assert len(server.tools()) == 3
+        assert len(server.tools()) == 4

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmling.tools.process import MARK, kill_marked, kill_orphans, new_mark
+from llmling.tools.mcp.process import MARK, kill_marked, kill_orphans, new_mark
 
 FAMILY = """
 import subprocess, sys, time
@@ -25,7 +25,7 @@ time.sleep(600)
 
 HOST = """
 import os, subprocess, sys
-from llmling.tools.process import MARK, new_mark
+from llmling.tools.mcp.process import MARK, new_mark
 nap = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 child = subprocess.Popen(
     nap, env={**os.environ, MARK: new_mark()}, start_new_session=True, stdout=subprocess.PIPE

@@ -19,10 +19,10 @@ from pydantic_core import to_json
 
 from llmling.errors import ToolError
 from llmling.manifest.tools import HttpServerConfig, StdioServerConfig
-from llmling.tools.http import Attempt, HttpTransport, current_attempt
-from llmling.tools.mcp_tool import ConnectionLost, Offer
-from llmling.tools.process import new_mark
-from llmling.tools.stdio import Command, StdioTransport
+from llmling.tools.mcp.http import Attempt, HttpTransport, current_attempt
+from llmling.tools.mcp.process import new_mark
+from llmling.tools.mcp.stdio import Command, StdioTransport
+from llmling.tools.mcp.tool import ConnectionLost, Offer
 
 T = TypeVar("T")
 

@@ -16,11 +16,11 @@ from llmling.protocols import Tool
 from llmling.runtime.services import Services
 from llmling.runtime.supervise import State, Supervisor
 from llmling.runtime.threads import run_in_thread
-from llmling.tools.mcp_tool import ConnectionLost, McpTool, Offer
+from llmling.tools.mcp.tool import ConnectionLost, McpTool, Offer
 from llmling.tools.naming import safe_names
 
 if TYPE_CHECKING:
-    from llmling.tools.connection import Connection, Transport
+    from llmling.tools.mcp.connection import Connection, Transport
 
 RECOVERY_S = 5.0
 """Longest wait of a call for a broken server to come back, in seconds."""
@@ -243,6 +243,6 @@ class McpServer:
 
 def _load() -> ModuleType:
     """Import the SDK, which takes half a second; done in a thread, and only by pools that have an MCP server."""
-    from llmling.tools import connection  # noqa: PLC0415 - the named heavy dependency
+    from llmling.tools.mcp import connection  # noqa: PLC0415 - the named heavy dependency
 
     return connection

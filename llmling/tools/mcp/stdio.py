@@ -24,8 +24,8 @@ from mcp.shared.message import SessionMessage
 
 from llmling.runtime.lifespan import leaf, reason
 from llmling.runtime.threads import run_in_thread
-from llmling.tools.process import MARK, kill_marked, kill_orphans_once
-from llmling.tools.stderr import StderrLog, stderr_log
+from llmling.tools.mcp.process import MARK, kill_marked, kill_orphans_once
+from llmling.tools.mcp.stderr import StderrLog, stderr_log
 
 LONGEST_LINE = 32 * 1024 * 1024
 
