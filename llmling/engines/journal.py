@@ -148,13 +148,13 @@ class JournalEngine:
                 cut = await self._dispatcher.stop(grace_s)
         finally:
             self._leave.set()
+            self._hearing.wake_all()
             if self._owner is not None:
                 await asyncio.wait([self._owner])
                 _report(self._owner)
             self._hearing.flush()
             if self._database is not None:
                 await self._database.close(_GIVE_UP_S)
-            self._hearing.wake_all()
             self._unclaim()
         return cut
 
@@ -300,20 +300,21 @@ class JournalEngine:
         self, event_id: str, timeout_s: float | None, over: Callable[[EventStatus, EventStatus | None], bool]
     ) -> EventRecord | None:
         database = self._opened()
-        query = functools.partial(queries.statuses, event_id=event_id)
+        query = functools.partial(queries.awaited, event_id=event_id, over=over)
         try:
             async with asyncio.timeout(timeout_s):
                 with self._hearing.listen(event_id) as changed:
-                    while not self._stopping:
+                    while True:
                         changed.clear()
-                        found = await database.read(query)
-                        if found is None:
-                            return None
-                        if over(*found):
-                            return await self.inspect(event_id)
+                        known, record = await database.read(query)
+                        if record is not None or not known or self._leave.is_set():
+                            return record
                         await changed.wait()
         except TimeoutError:
-            pass
+            return None
+        except EngineError:
+            if not self._leave.is_set():
+                raise
         return None
 
     # --- what an operator does ---------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +58,12 @@ def inspect(connection: sqlite3.Connection, event_id: str) -> EventRecord | None
     return records.event_record(columns, tuple(_with_steps(connection, row) for row in rows))
 
 
-def statuses(connection: sqlite3.Connection, event_id: str) -> tuple[EventStatus, EventStatus | None] | None:
-    """Return the status of an event and of its first delivery; None when there is no such event."""
-    return connection.execute("select status, first_status from event_record where id = ?", (event_id,)).fetchone()
+def awaited(
+    connection: sqlite3.Connection, event_id: str, over: Callable[[EventStatus, EventStatus | None], bool]
+) -> tuple[bool, EventRecord | None]:
+    """Return whether there is such an event and, once `over` holds for its status and its first delivery's, it."""
+    found = connection.execute("select status, first_status from event_record where id = ?", (event_id,)).fetchone()
+    return found is not None, inspect(connection, event_id) if found is not None and over(*found) else None
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:

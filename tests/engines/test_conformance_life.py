@@ -208,12 +208,17 @@ async def test_the_store_keeps_values(world: World) -> None:
 async def test_stopping_waits_for_what_is_running(world: World) -> None:
     gate = world.answers["a"] = Gate()
     await world.start()
-    await world.accept()
+    receipt = await world.accept()
     await until(lambda: len(gate.inside) == 1)
     stopping = asyncio.create_task(world.engine.stop(10))
     await asyncio.sleep(0.01)
+    waiting = asyncio.create_task(world.engine.wait(receipt.event_id))
+    await asyncio.sleep(0.01)
     gate.open.set()
     assert await stopping == 0
+    record = await waiting
+    assert record is not None
+    assert record.status == "done"
     assert [record.status for record in world.settled] == ["done"]
     assert await world.engine.stop(10) == 0
     with pytest.raises(Full, match="stopped"):
@@ -226,7 +231,8 @@ async def test_stopping_cuts_off_what_takes_too_long(world: World) -> None:
     for _ in range(5):
         await world.accept()
     await until(lambda: len(gate.inside) == 2)
-    waiting = asyncio.create_task(world.engine.wait("unknown"))
+    waiting = asyncio.create_task(world.engine.wait(gate.inside[0].event.id))
+    await asyncio.sleep(0.01)
     assert await world.engine.stop(0.05) == 2
     assert not gate.inside
     assert await waiting is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmling.engines.schema import open_file
-from llmling.engines.writer import Writer
+from llmling.engines.writer import NotWritable, Writer
 from llmling.errors import EngineError
 
 
@@ -81,3 +81,60 @@ async def test_a_callback_that_fails_is_reported(writer: Writer, caplog: pytest.
 
     assert await writer.submit(lambda connection: insert(connection, "a"), committed=broken) == "a"
     assert "ZeroDivisionError" in caplog.text
+
+
+def insert_much(connection: sqlite3.Connection, key: str) -> None:
+    connection.execute("insert into store values ('s', ?, ?)", (key, "x" * 100_000))
+
+
+class FullDisk:
+    """A real file with a limit, as a disk has one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> sqlite3.Connection:
+        self._connection = open_file(self._path)
+        self.limit(1)
+        return self._connection
+
+    def limit(self, pages: int) -> None:
+        assert self._connection is not None
+        self._connection.execute(f"pragma max_page_count = {pages}")
+
+
+async def test_a_full_store_refuses_some_and_delays_others_in_their_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    order: list[str] = []
+    disk = FullDisk(tmp_path / "pool.db")
+    writer = Writer(disk.open)
+    await writer.open()
+    patient = [
+        writer.submit(
+            lambda connection, key=key: insert_much(connection, key),
+            patient=True,
+            committed=lambda _, key=key: order.append(key),
+        )
+        for key in ("first", "second")
+    ]
+    with pytest.raises(NotWritable, match="engine not writable: database or disk is full"):
+        await writer.submit(lambda connection: insert_much(connection, "third"))
+    done, _ = await asyncio.wait(patient, timeout=0.2)
+    assert not done
+    disk.limit(10_000)
+    await asyncio.wait_for(asyncio.gather(*patient), 5)
+    assert order == ["first", "second"]
+    assert await writer.submit(keys) == ["first", "second"]
+    assert "can be written again" in caplog.text
+    await writer.close(0)
+
+
+async def test_a_full_store_does_not_keep_the_writer_from_closing(tmp_path: Path) -> None:
+    writer = Writer(FullDisk(tmp_path / "pool.db").open)
+    await writer.open()
+    patient = writer.submit(lambda connection: insert_much(connection, "never"), patient=True)
+    await writer.close(0.2)
+    with pytest.raises(NotWritable):
+        await patient
