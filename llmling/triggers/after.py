@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from llmling.manifest.triggers import FileTriggerConfig
 from llmling.protocols import EventStatus
 from llmling.triggers.folders.content import mtime_text
 from llmling.triggers.folders.names import original, shortened
+
+# What file systems say that have no hard links, or give this file none.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 class After:
@@ -68,18 +72,28 @@ def _put_away(path: str, folder: str, name: str) -> str:
     while True:
         free = name if number == 1 else shortened(stem, f".{number}{ending}")
         target = os.path.join(folder, free)  # noqa: PTH118
-        try:
-            # The empty file keeps the name while the other one moves over it: two movers never meet.
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            number += 1
-            continue
-        try:
-            os.rename(path, target)  # noqa: PTH104
-        except OSError:
-            os.unlink(target)  # noqa: PTH108
+        if _move(path, target):
+            return target
+        number += 1
+
+
+def _move(path: str, target: str) -> bool:
+    """Move a file to a name in the same file system; False when the name is taken, which `os.rename` would ignore."""
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except FileExistsError:
+        # A process that died halfway left the file under both names.
+        if not os.path.samestat(os.lstat(path), os.lstat(target)):
+            return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
             raise
-        return target
+        if os.path.lexists(target):
+            return False
+        os.rename(path, target)  # noqa: PTH104
+        return True
+    os.unlink(path)  # noqa: PTH108
+    return True
 
 
 def _explain(kept: str, event: Event, error: str | None) -> None:

@@ -115,8 +115,9 @@ class ScheduleTrigger:
         store = self._engine.store
         rhythm, last = await self._begin(store)
         started()
-        await self._commit(emit, store, self._missed(rhythm, last, self._clock.now()))
-        last = max(last, self._clock.now())
+        now = self._clock.now()
+        await self._commit(emit, store, self._missed(rhythm, last, now))
+        last = max(last, now)
         while True:
             now = self._clock.now()
             following = rhythm.after(last)

@@ -122,3 +122,22 @@ async def test_what_cannot_be_moved_is_tried_again(bench: Bench, caplog: pytest.
         assert path.exists()
         blocker.unlink()
         await until(lambda: not path.exists())
+
+
+async def test_a_move_that_was_cut_off_is_finished(bench: Bench) -> None:
+    path = drop_file(bench.folder, "in/a.md", "once")
+    (bench.folder / "in/.done").mkdir()
+    (bench.folder / "in/.done/a.md").hardlink_to(path)
+    async with bench.running("in", on_done="move"):
+        await until(lambda: not path.exists())
+    assert [path.name for path in (bench.folder / "in/.done").iterdir()] == ["a.md"]
+
+
+async def test_a_link_inside_the_folder_moves_as_a_link(bench: Bench) -> None:
+    drop_file(bench.folder, "in/.kept/real.md")
+    link = bench.folder / "in/link.md"
+    link.symlink_to(".kept/real.md")
+    async with bench.running("in", on_done="move"):
+        await until(lambda: not link.is_symlink())
+    assert (bench.folder / "in/.done/link.md").is_symlink()
+    assert (bench.folder / "in/.kept/real.md").exists()

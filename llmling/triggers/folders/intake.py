@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -22,6 +23,7 @@ from llmling.triggers.folders.selection import Selection
 
 _log = logging.getLogger("llmling.triggers.file")
 _QUERY = 500
+_TELL_FULL_S = 60.0
 
 Change: TypeAlias = Literal["added", "modified", "deleted"]
 
@@ -50,7 +52,7 @@ class Intake:
         self._seen = seen
         self._lane = lane
         self._unreadable: set[str] = set()
-        self._paused = False
+        self._told_full = -_TELL_FULL_S
 
     async def take(self, chunk: Sequence[Sighting]) -> tuple[list[Sighting], list[Receipt]]:
         """Commit the events of files that have settled.
@@ -196,12 +198,12 @@ class Intake:
             try:
                 await self._emit(event, key=key, dead=dead)
             except Full as full:
-                if not self._paused:
-                    self._paused = True
-                    _log.warning("trigger %r pauses: %s", self._name, full)
+                now = time.monotonic()
+                if now - self._told_full >= _TELL_FULL_S:
+                    self._told_full = now
+                    _log.warning("trigger %r pauses: %s; it goes on as soon as there is room", self._name, full)
                 await asyncio.sleep(full.retry_after_s)
             else:
-                self._paused = False
                 return
 
 
