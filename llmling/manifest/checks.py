@@ -28,6 +28,8 @@ def check_draft(draft: Draft) -> None:
     check_material(draft)
     check_files(draft)
     check_connections(draft)
+    # Last: until here a trigger without a name is told by its place.
+    _name_triggers(draft)
 
 
 def _check_names(draft: Draft) -> None:
@@ -63,13 +65,13 @@ def _known_node(draft: Draft, owner: str, part: Part, loc: Loc, name: str) -> No
     hint = did_you_mean(name, [other for other in known if other != owner] or known)
     if not hint:
         hint = f"known: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
-    draft.problem(part, loc, "LL301", f'unknown agent or team "{name}"', hint=hint)
+    draft.problem(part, loc, "LL301", f'unknown agent or team "{name}"', hint=hint, sentence=False)
 
 
 def _known_server(draft: Draft, part: Part, loc: Loc, name: str) -> None:
     if name not in draft.server_names:
         hint = did_you_mean(name, draft.server_names) or "define it in `mcp_servers:` at the root"
-        draft.problem(part, loc, "LL302", f'unknown MCP server "{name}"', hint=hint)
+        draft.problem(part, loc, "LL302", f'unknown MCP server "{name}"', hint=hint, sentence=False)
 
 
 def _check_teams(draft: Draft) -> None:
@@ -84,7 +86,7 @@ def _check_teams(draft: Draft) -> None:
 
 
 def _check_triggers(draft: Draft) -> None:
-    """Names are unique in the pool; one without a name becomes `<type>-<n>`."""
+    """Names are unique in the pool."""
     taken: dict[str, tuple[str, Place]] = {}
     for name, part in draft.nodes():
         for index, trigger in enumerate(part.config.triggers):
@@ -101,6 +103,11 @@ def _check_triggers(draft: Draft) -> None:
             else:
                 message = f'trigger name "{trigger.name}" is already used at {first[1]}'
                 draft.problem(part, ("triggers", index, "name"), "LL305", message, hint="names are unique in the pool")
+
+
+def _name_triggers(draft: Draft) -> None:
+    """A trigger without a name becomes `<type>-<n>`, counted over the pool; names in use are skipped."""
+    taken = {trigger.name for _, part in draft.nodes() for trigger in part.config.triggers}
     counts: dict[str, int] = {}
     for _, part in draft.nodes():
         triggers: list[TriggerBase] = part.config.triggers
@@ -132,15 +139,16 @@ def _check_webhooks(draft: Draft) -> None:
                 draft.problem(part, (*loc, "port"), "LL307", message, hint="give one of them another port")
             address = (host, trigger.port, trigger.path)
             if (first := addresses.get(address)) is not None:
-                message = f'another webhook, "{first}", has the same host, port and path "{trigger.path}"'
+                message = f"another webhook, {first}, has the same host, port and path {trigger.path}"
                 draft.problem(part, (*loc, "path"), "LL306", message, hint="give one of them another path")
-            addresses.setdefault(address, trigger.name)
+            addresses.setdefault(address, draft.title(part, index))
             others = listeners.setdefault(trigger.port, {})
             clash = next((name for other, name in others.items() if other != host and _meet(other, host)), None)
             if clash is not None:
-                message = f'port {trigger.port} is taken by webhook "{clash}" on an overlapping host'
+                message = f"port {trigger.port} is taken by webhook {clash} on an overlapping host"
                 draft.problem(part, (*loc, "port"), "LL307", message, hint="use the same host or another port")
-            others.setdefault(host, trigger.name)
+            else:
+                others.setdefault(host, draft.title(part, index))
 
 
 def _host(host: str) -> str:

@@ -37,11 +37,28 @@ class Draft:
         yield from self.teams.items()
 
     def problem(
-        self, part: Part, loc: Loc, code: str, message: str, *, hint: str = "", severity: str = "error"
+        self,
+        part: Part,
+        loc: Loc,
+        code: str,
+        message: str,
+        *,
+        hint: str = "",
+        severity: str = "error",
+        sentence: bool = True,
     ) -> None:
-        """Report a problem of a value; where the value is not written, at the nearest key."""
+        """Report a problem of a value; where the value is not written, at the nearest key.
+
+        Behind a whole `sentence` the path stands in brackets.
+        """
         found = find(part.node, loc)
         place = found.key_place if found.rest else found.value_place
         path = (*part.loc, *found.path)
         where = self.where(path if found.rest else path[:-1])
+        where = f"({where})" if sentence and where else where
         self.report.add(place, code, message, where=where, hint=hint, uses=found.uses, severity=severity)
+
+    def title(self, part: Part, index: int) -> str:
+        """Return what people call a trigger: its name, or where it stands."""
+        name = part.config.triggers[index].name
+        return f'"{name}"' if name else self.where((*part.loc, *find(part.node, ("triggers", index)).path))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from llmling.manifest.agents import AgentConfig, TeamConfig
@@ -98,18 +99,26 @@ def check_files(draft: Draft) -> None:
                 outputs.append(_Output(name, part, index, tokens, fixed(tokens)))
         for index, trigger in enumerate(part.config.triggers):
             if isinstance(trigger, FileTriggerConfig) and trigger.enabled and set(trigger.events) != {"deleted"}:
-                label = f'"{trigger.name}"' if trigger.name else draft.where((*part.loc, "triggers", index))
+                label = draft.title(part, index)
                 for path in trigger.paths:
                     tokens = of_glob(path, folder)
                     watches.append(_Watch(name, label, trigger, tokens, fixed(tokens)))
-    pairs = [(output, watch) for output in outputs for watch in watches if _feeds(output, watch, folder)]
+    starts: dict[str, list[_Watch]] = {}
+    for watch in watches:
+        starts.setdefault(watch.start, []).append(watch)
+    order = sorted(starts)
+    pairs: list[tuple[_Output, _Watch]] = []
+    for output in outputs:
+        pairs += [(output, watch) for watch in _near(output.start, starts, order) if _feeds(output, watch, folder)]
     for output, watch in pairs:
         graph[output.name].add(watch.name)
     reached: dict[str, set[str]] = {}
+    told: set[int] = set()
     for output, watch in pairs:
-        if output.name not in reached.setdefault(watch.name, set()) and not reached[watch.name]:
+        if watch.name not in reached:
             reached[watch.name] = _reachable(graph, watch.name)
-        if output.name in reached[watch.name]:
+        if output.name in reached[watch.name] and id(output) not in told:
+            told.add(id(output))
             draft.problem(
                 output.part,
                 ("sinks", output.index, "path"),
@@ -137,9 +146,17 @@ def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
     return found
 
 
+def _near(start: str, starts: Mapping[str, list[_Watch]], order: list[str]) -> Iterator[_Watch]:
+    """Yield the watches whose fixed text begins with `start`, or the other way round."""
+    for end in range(len(start)):
+        yield from starts.get(start[:end], ())
+    for index in range(bisect.bisect_left(order, start), len(order)):
+        if not order[index].startswith(start):
+            break
+        yield from starts[order[index]]
+
+
 def _feeds(output: _Output, watch: _Watch, folder: str) -> bool:
-    if not (output.start.startswith(watch.start) or watch.start.startswith(output.start)):
-        return False
     below: Tokens = (*watch.tokens, "/", Wild.PATH)
     whole = all(isinstance(token, str) for token in watch.tokens)
     if not overlap(output.tokens, watch.tokens) and not (whole and overlap(output.tokens, below)):

@@ -60,12 +60,8 @@ def _imported(path: str, folder: Path) -> Any:
 
 def _check_object(draft: Draft, part: Part, loc: Loc, value: Any, path: str, shape: str) -> None:
     if isinstance(value, ImportFailed):
-        code, known = "LL309", value.known
-        if known is None:
-            code = "LL308"
-            known = tuple(item.stem for item in draft.folder.iterdir() if item.suffix == ".py" or item.is_dir())
-        draft.problem(part, loc, code, str(value), hint=did_you_mean(value.name, known) if value.name else "")
-    elif shape == "callable" and not callable(value):
+        draft.problem(part, loc, "LL308" if value.module else "LL309", str(value), sentence=True)
+    elif shape == "callable" and not (callable(value) or callable(getattr(value, "call", None))):
         draft.problem(part, loc, "LL309", f"{path} is not callable", hint="name a function")
     elif shape == "model" and not (isinstance(value, type) and issubclass(value, BaseModel)):
         draft.problem(part, loc, "LL309", f"{path} is not a pydantic model", hint="name a subclass of BaseModel")
@@ -77,7 +73,7 @@ def _check_knowledge(draft: Draft, part: Part, config: AgentConfig) -> None:
         if isinstance(item, FileKnowledgeConfig):
             if glob.has_magic(item.path):
                 if next(glob.iglob(item.path, root_dir=draft.folder, recursive=True), None) is None:  # noqa: PTH207
-                    draft.problem(part, loc, "LL310", f'no file matches "{item.path}"')
+                    draft.problem(part, loc, "LL310", f'no file matches "{item.path}"', sentence=False)
             elif not (draft.folder / item.path).exists():
                 _missing(draft, part, loc, "file or folder", item.path)
         elif isinstance(item, FolderKnowledgeConfig) and not (draft.folder / item.path).is_dir():
@@ -88,7 +84,9 @@ def _missing(draft: Draft, part: Part, loc: Loc, kind: str, path: str) -> None:
     target = draft.folder / path
     parent = target.parent
     names = [item.name for item in parent.iterdir()] if parent.is_dir() else []
-    draft.problem(part, loc, "LL310", f'there is no {kind} "{path}"', hint=did_you_mean(target.name, names))
+    draft.problem(
+        part, loc, "LL310", f'there is no {kind} "{path}"', hint=did_you_mean(target.name, names), sentence=False
+    )
 
 
 def _scripts(model: Any, loc: Loc) -> Iterator[tuple[Loc, ScriptModelConfig]]:

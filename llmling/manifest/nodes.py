@@ -20,6 +20,10 @@ class Mark(Protocol):
     index: int
 
 
+# `&anchor` and `!!tag` in front of a value: the value itself is what a problem points at.
+_PROPERTIES = re.compile(r"(?:[&!]\S*[ \t]+)+(?=\S)")
+
+
 class Node:
     """One value as written. `size` and `height` count what it becomes once aliases are followed."""
 
@@ -37,9 +41,12 @@ class Node:
         """Where it starts; values that were not read from text have the file's start."""
         if self.start is None or self.end is None:
             return Place(self.source)
-        return Place(self.source, self.start.line + 1, self.start.column + 1, self._length(self.start, self.end))
+        lines, line, column = self.source.lines, self.start.line, self.start.column
+        if line < len(lines) and (behind := _PROPERTIES.match(lines[line], column)) is not None:
+            column = behind.end()
+        return Place(self.source, line + 1, column + 1, self._length(line, column, self.end))
 
-    def _length(self, start: Mark, end: Mark) -> int:
+    def _length(self, line: int, column: int, end: Mark) -> int:
         return 1
 
 
@@ -62,11 +69,11 @@ class ScalarNode(Node):
         self.value: Any = None
         self.variables: tuple[str, ...] = ()
 
-    def _length(self, start: Mark, end: Mark) -> int:
-        if start.line == end.line:
-            return max(1, end.column - start.column)
+    def _length(self, line: int, column: int, end: Mark) -> int:
+        if line == end.line:
+            return max(1, end.column - column)
         lines = self.source.lines
-        return max(1, len(lines[start.line].rstrip()) - start.column) if start.line < len(lines) else 1
+        return max(1, len(lines[line].rstrip()) - column) if line < len(lines) else 1
 
     @property
     def written(self) -> bool:
@@ -80,7 +87,7 @@ class ScalarNode(Node):
         lines = self.source.lines
         number = self.start.line + line
         if self.style == ">":
-            wanted = (self.text.split("\n")[line - 1 : line] or [""])[0]
+            wanted = (self.text.split("\n")[line - 1 : line] or [""])[0].strip()
             for index in range(self.start.line + 1, min(self.end.line + 1, len(lines))):
                 stripped = lines[index].strip()
                 if stripped and wanted.startswith(stripped):
@@ -92,13 +99,14 @@ class ScalarNode(Node):
 
 
 class SequenceNode(Node):
-    """A list."""
+    """A list; `numbers` are the indexes its items had before some were left out."""
 
-    __slots__ = ("items",)
+    __slots__ = ("items", "numbers")
 
     def __init__(self, source: Source, start: Mark | None, end: Mark | None, items: list[Node] | None = None) -> None:
         super().__init__(source, start, end)
         self.items: list[Node] = [] if items is None else items
+        self.numbers: list[int] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -178,27 +186,27 @@ class Found:
         return self.node.place
 
 
-def find(root: Node, loc: Sequence[str | int], key: ScalarNode | None = None) -> Found:
-    """Follow a path of keys, such as the `loc` of a pydantic error, whose names of union branches are skipped.
+def find(root: Node, loc: Sequence[str | int], key: ScalarNode | None = None, *, branches: bool = False) -> Found:
+    """Follow a path of keys; `key` is the one the root stands behind.
 
-    `key` is the key the root stands behind.
+    With `branches` the path is the `loc` of a pydantic error, which also names the branches of unions.
     """
     found = Found(root, key, item=False, uses=(), path=(), rest=())
-    tagged = False
+    tagged = not branches
     for index, part in enumerate(loc):
         _follow(found)
         node = found.node
         if isinstance(part, str) and part.startswith("<"):
             continue
         if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.items):
-            found.node, found.item, tagged = node.items[part], True, False
-            found.path = (*found.path, part)
+            found.node, found.item, tagged = node.items[part], True, not branches
+            found.path = (*found.path, node.numbers[part] if node.numbers is not None else part)
         elif isinstance(node, MappingNode) and isinstance(part, str):
             branch = node.entries.get("type")
             if not tagged and branch is not None and _text(branch.node) == part:
                 tagged = True
             elif (entry := node.entries.get(part)) is not None:
-                found.node, found.key, found.item, tagged = entry.node, entry.key, False, False
+                found.node, found.key, found.item, tagged = entry.node, entry.key, False, not branches
                 found.path = (*found.path, part)
                 if entry.via is not None:
                     found.uses = (*found.uses, entry.via)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -59,6 +60,7 @@ CODES = {
 """Every code `validate` prints; a code never changes its meaning."""
 
 _LONGEST_EXCERPT = 300
+_SHORTEST_SECRET = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -159,8 +161,12 @@ class Report:
     def _clean(self, message: str) -> str:
         # Longest first: a value may contain another one.
         for value in sorted(self.secrets, key=len, reverse=True):
-            message = message.replace(value, self.secrets[value])
-            message = message.replace(repr(value)[1:-1], self.secrets[value])
+            for form in (value, repr(value)[1:-1]):
+                if len(form) >= _SHORTEST_SECRET:
+                    message = message.replace(form, self.secrets[value])
+                else:
+                    # A letter or a small number is in many a word; only on its own it is the value.
+                    message = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", self.secrets[value], message)
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
 
 

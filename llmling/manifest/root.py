@@ -54,7 +54,7 @@ class Manifest(Config):
     server: ServerEntry = ServerConfig()
     """Health and state over HTTP; false: none."""
     limits: PoolLimitsConfig = PoolLimitsConfig()
-    """Limits of the whole pool."""
+    """Limits of the whole pool: hops, messages, draining, concurrency."""
     mcp_servers: Named[McpServerConfig] = Field(default={})
     """MCP servers shared by name."""
     agents: Named[AgentConfig] = Field(default={})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from llmling.manifest.root import Manifest
 
@@ -14,11 +14,16 @@ _SCALARS = frozenset({"integer", "number", "boolean"})
 def json_schema() -> dict[str, Any]:
     """Return a JSON Schema (2020-12) that accepts what `load` accepts, as far as a schema can tell."""
     schema = Manifest.model_json_schema(mode="validation")
+    branches = _of_unions(schema)
     definitions: dict[str, Any] = schema.pop("$defs")
     schema["properties"]["defaults"] = {
         "$ref": "#/$defs/AgentConfig",
         "description": schema["properties"]["defaults"]["description"],
     }
+    for name in branches:
+        # Its model has a default, so pydantic does not ask for it; the union does.
+        if name != "SqliteEngineConfig":
+            definitions[name].setdefault("required", []).insert(0, "type")
     for definition in (schema, *definitions.values()):
         _describe(definition)
         definition["properties"] = {
@@ -34,6 +39,22 @@ def json_schema() -> dict[str, Any]:
         **schema,
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _of_unions(schema: dict[str, Any]) -> set[str]:
+    """Return the definitions that are branches of a union by `type`; an engine without one is sqlite."""
+    found: set[str] = set()
+    todo: list[Any] = [schema]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            part = cast("dict[str, Any]", item)
+            union: dict[str, str] = part.get("discriminator", {}).get("mapping", {})
+            found.update(reference.rpartition("/")[2] for reference in union.values())
+            todo.extend(part.values())
+        elif isinstance(item, list):
+            todo.extend(cast("list[Any]", item))
+    return found
 
 
 def _describe(definition: dict[str, Any]) -> None:

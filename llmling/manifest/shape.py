@@ -147,7 +147,7 @@ class _Translation:
         self._text = detail["msg"]
         self._context: dict[str, Any] = detail.get("ctx", {})
         self._loc = detail["loc"]
-        self._found = find(entry.node, detail["loc"], entry.key)
+        self._found = find(entry.node, detail["loc"], entry.key, branches=True)
         if entry.via is not None:
             self._found.uses = (entry.via, *self._found.uses)
         self._path = (*loc, *self._found.path)
@@ -306,8 +306,9 @@ def _pruned(node: Node, locs: list[Loc]) -> Node | None:
     for name, indexes in dropped.items():
         old = followed(node.entries[name].node)
         if indexes is not None and isinstance(old, SequenceNode):
-            rest = [item for index, item in enumerate(old.items) if index not in indexes]
-            kept = SequenceNode(old.source, old.start, old.end, rest)
+            numbers = [index for index in range(len(old.items)) if index not in indexes]
+            kept = SequenceNode(old.source, old.start, old.end, [old.items[index] for index in numbers])
+            kept.numbers = numbers
             entries[name] = Entry(node.entries[name].key, kept, node.entries[name].via)
     return node.like(entries)
 
