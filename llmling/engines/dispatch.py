@@ -301,7 +301,8 @@ class Dispatcher:
         match settlement:
             case Done(content, successors, usage, cost_usd, model):
                 new = [records.new_delivery(delivery) for delivery in successors]
-                verdict = Verdict("done", records.stored(content), None, usage, cost_usd, model, successors=new)
+                spent = records.encode(usage.to_dict()) if usage.requests else None
+                verdict = Verdict("done", records.stored(content), None, spent, cost_usd, model, successors=new)
                 return verdict, successors
             case Again(reason, after_s, cost_usd) if work.attempt < inbox.policy.attempts:
                 due = self._time.now() + after_s

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from llmling.engines import records, upkeep
-from llmling.engines.records import Change, SettledEvent
+from llmling.engines.records import Change, EventRow
 from llmling.engines.writer import Writer
 from llmling.errors import EngineError
 from llmling.protocols import Settled
@@ -81,22 +81,22 @@ class Hearing:
             for changed in self._waiting.get(event_id, ()):
                 changed.set()
 
-    def _tell(self, settled: list[SettledEvent]) -> None:
+    def _tell(self, settled: list[EventRow]) -> None:
         if self._writer is None:
             return
-        fresh = [event for event in settled if event.mark not in self._told]
+        fresh = [event for event in settled if records.settling(event) not in self._told]
         for event in fresh:
-            self._told.add(event.mark)
+            self._told.add(records.settling(event))
             if self._settled is not None:
                 try:
-                    self._settled(records.settled_record(event))
+                    self._settled(records.event_record(event))
                 except Exception:
-                    log.exception("the listener failed for event %s; the event itself is settled", event.mark[0])
+                    log.exception("the listener failed for event %s; the event itself is settled", event[0])
         if fresh:
             if not self._marks:
                 # Once for all that this turn of the loop tells.
                 asyncio.get_running_loop().call_soon(self._mark)
-            self._marks += [event.mark for event in fresh]
+            self._marks += [records.settling(event) for event in fresh]
 
     def _mark(self) -> None:
         marks, self._marks = self._marks, []

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmling.engines import records
-from llmling.engines.records import Arrival, Change, NewDelivery, SettledEvent
-from llmling.protocols import Delivery, EventStatus, Policy, Receipt, Step, Usage
+from llmling.engines.records import Arrival, Change, EventRow, NewDelivery
+from llmling.protocols import Delivery, EventStatus, Policy, Receipt, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Verdict:
     status: EventStatus
     content: str | bytes | None = None
     error: str | bytes | None = None
-    usage: Usage | None = None
+    usage: str | None = None
     cost_usd: float | None = None
     model: str = ""
     wait_s: float = 0.0
@@ -166,7 +166,6 @@ class Ledger:
     ) -> Change:
         """Write how a running delivery ended, its successors and what this means for its event."""
         change = Change()
-        usage = None if verdict.usage is None else records.encode(verdict.usage.to_dict())
         over = verdict.status in {"done", "dead"}
         event_id = delivery.event_id
         found = connection.execute(
@@ -175,7 +174,7 @@ class Ledger:
             " where id = ? and status = 'running' and attempts = ?"
             " returning (select count(*) from delivery where event_id = ?)",
             (
-                verdict.status, verdict.content, verdict.error, usage, verdict.model, now if over else None,
+                verdict.status, verdict.content, verdict.error, verdict.usage, verdict.model, now if over else None,
                 verdict.wait_s, verdict.not_before, verdict.cost_usd, verdict.cost_usd, delivery.id, attempt, event_id,
             ),
         ).fetchall()  # fmt: skip
@@ -283,17 +282,13 @@ class Ledger:
             (status, now, error, cost, self._told, status, event_id),
         )
         if not self._told:
-            change.settled.append(settled_event(connection, event_id))
+            change.settled.append(event_row(connection, event_id))
         change.touched.add(event_id)
 
 
-def settled_event(connection: sqlite3.Connection, event_id: str) -> SettledEvent:
-    """Return the rows of an event."""
-    event = connection.execute("select * from event_record where id = ?", (event_id,)).fetchone()
-    deliveries = connection.execute(
-        "select * from delivery_record where event_id = ? order by seq", (event_id,)
-    ).fetchall()
-    return SettledEvent(event, deliveries)
+def event_row(connection: sqlite3.Connection, event_id: str) -> EventRow:
+    """Return the row of an event."""
+    return connection.execute("select * from event_record where id = ?", (event_id,)).fetchone()
 
 
 def gone(agent: str) -> str:

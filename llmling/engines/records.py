@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from llmling.events import Event
 from llmling.messages import Message
 from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus, Outcome, Receipt, Step
+
+EventRow: TypeAlias = tuple[Any, ...]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -44,24 +46,11 @@ class Change:
     """
 
     fresh: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    settled: list[SettledEvent] = field(default_factory=list["SettledEvent"])
+    settled: list[EventRow] = field(default_factory=list[EventRow])
     touched: set[str] = field(default_factory=set[str])
     requeued: set[str] = field(default_factory=set[str])
     stopped: set[str] = field(default_factory=set[str])
     count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SettledEvent:
-    """The rows of one settled event; decoding them is left to whoever needs it."""
-
-    event: tuple[Any, ...]
-    deliveries: list[tuple[Any, ...]]
-
-    @property
-    def mark(self) -> tuple[str, float]:
-        """What tells this settling from a later one of the same event."""
-        return self.event[0], self.event[7]
 
 
 def encode(value: Any) -> str:
@@ -71,6 +60,11 @@ def encode(value: Any) -> str:
         TypeError: The value is not plain data.
     """
     return _encode(value)
+
+
+def settling(columns: EventRow) -> tuple[str, float]:
+    """Return what tells this settling of an event from a later one: its id and time."""
+    return columns[0], columns[7]
 
 
 def stored(text: str) -> str | bytes:
@@ -131,18 +125,13 @@ def delivery_record(columns: tuple[Any, ...], steps: tuple[Step, ...] = ()) -> D
     )
 
 
-def event_record(columns: tuple[Any, ...], deliveries: tuple[DeliveryRecord, ...] = ()) -> EventRecord:
+def event_record(columns: EventRow, deliveries: tuple[DeliveryRecord, ...] = ()) -> EventRecord:
     """Read a row of `event_record`."""
     event_id, trigger, agent, status, outcome, attempts, created, finished, cost, error, data = columns[:11]
     event = Event.from_dict(json.loads(data))
     return EventRecord(
         event_id, trigger, agent, status, outcome, attempts, created, finished, cost, _text(error), event, deliveries
     )
-
-
-def settled_record(settled: SettledEvent) -> EventRecord:
-    """Read a settled event, without the steps of its deliveries."""
-    return event_record(settled.event, tuple(delivery_record(columns) for columns in settled.deliveries))
 
 
 def receipt(event_id: str, status: EventStatus | None, error: str | bytes | None, *, new: bool = False) -> Receipt:

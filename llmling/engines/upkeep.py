@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from llmling.engines.ledger import Ledger, gone, settled_event
-from llmling.engines.records import Change, SettledEvent
+from llmling.engines.ledger import Ledger, event_row, gone
+from llmling.engines.records import Change, EventRow
 
 CHUNK = 200
 
@@ -137,12 +137,12 @@ def forget_keys(connection: sqlite3.Connection, now: float) -> int:
     ).rowcount
 
 
-def untold(connection: sqlite3.Connection) -> list[SettledEvent]:
+def untold(connection: sqlite3.Connection) -> list[EventRow]:
     """Return up to 200 settled events the serving process has not heard of."""
     rows: list[Any] = connection.execute(
         "select id from event where told = 0 and finished is not null order by n limit ?", (CHUNK,)
     ).fetchall()
-    return [settled_event(connection, event_id) for (event_id,) in rows]
+    return [event_row(connection, event_id) for (event_id,) in rows]
 
 
 def told(connection: sqlite3.Connection, event_ids: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ async def chain(world: World, log: Log, events: int) -> None:
             break
     while set(counts := await world.engine.counts()) - {"done", "dead"} or sum(counts.values()) < events:
         settled.clear()
-        await asyncio.wait_for(settled.wait(), 10)
+        await asyncio.wait_for(settled.wait(), 30)
 
 
 async def poison(world: World, log: Log) -> None:

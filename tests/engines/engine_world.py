@@ -77,7 +77,7 @@ def to(work: Work, *agents: str, dead: str | None = None) -> tuple[Delivery, ...
     )
 
 
-async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Return once `condition` holds."""
     end = time.monotonic() + within_s
     while not condition():
@@ -134,7 +134,7 @@ class World:
 
     async def record_when(self, event_id: str, condition: Callable[[EventRecord], bool]) -> EventRecord:
         """Return the record once `condition` holds for it."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while not condition(record := await self.record(event_id)):
             assert time.monotonic() < end, record
             await asyncio.sleep(0.002)
@@ -142,13 +142,13 @@ class World:
 
     async def forgotten(self, event_id: str) -> None:
         """Return once the event is not known any more."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while await self.engine.inspect(event_id) is not None:
             assert time.monotonic() < end, "it is still there"
             await asyncio.sleep(0.002)
 
     async def finished(self, event_id: str) -> EventRecord:
-        record = await self.engine.wait(event_id, 10)
+        record = await self.engine.wait(event_id, 30)
         assert record is not None, await self.engine.inspect(event_id)
         return record
 
