@@ -28,7 +28,7 @@ class Backoff:
 
     first_s: float = 0.5
     max_s: float = 60.0
-    after_ready_s: float = 2.0
+    after_ready_s: float = 1.0
     healthy_s: float = 10.0
 
     def pause_s(self, failures: int, *, was_ready: bool) -> float:

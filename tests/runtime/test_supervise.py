@@ -113,7 +113,7 @@ async def test_a_healthy_life_makes_the_pauses_start_anew() -> None:
 
 def test_after_a_ready_life_the_pause_is_short() -> None:
     backoff = Backoff()
-    assert all(backoff.pause_s(n, was_ready=True) <= 2.0 for n in range(1, 50))
+    assert all(backoff.pause_s(n, was_ready=True) <= 1.0 for n in range(1, 50))
     assert 30 <= backoff.pause_s(10_000, was_ready=False) <= 60
 
 

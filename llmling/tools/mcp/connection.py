@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import importlib.metadata
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -96,11 +97,16 @@ class Connection:
         return self._client.instructions or ""
 
     async def list_tools(self) -> list[Offer]:
-        """Return the tools of all pages."""
+        """Return the tools of all pages.
+
+        Raises:
+            ToolError: The server answered with an error.
+            ConnectionLost: The connection ended before the answer.
+        """
         offers: list[Offer] = []
         cursor: str | None = None
         for _ in range(_MOST_PAGES):
-            page = await self._client.list_tools(cursor=cursor, cache_mode="refresh")
+            page = await self._guarded(functools.partial(self._client.list_tools, cursor=cursor, cache_mode="refresh"))
             offers.extend(_offer(tool) for tool in page.tools)
             cursor = page.next_cursor
             if cursor is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llmling.errors import StartupError, ToolError
 from llmling.manifest.tools import HttpServerConfig, StdioServerConfig
 from llmling.protocols import Tool
+from llmling.runtime.lifespan import leaf
 from llmling.runtime.services import Services
 from llmling.runtime.supervise import State, Supervisor
 from llmling.runtime.threads import run_in_thread
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 RECOVERY_S = 5.0
 """Longest wait of a call for a broken server to come back, in seconds."""
+
+PROBE_S = 5.0
+"""Least time a server that left a call unanswered has to list its tools before it is replaced, in seconds."""
 
 _CLOSE_S = 6.0
 _KILL_S = 3.0
@@ -152,6 +156,8 @@ class McpServer:
             if limit.expired() and self._connection is None:
                 self._unavailable()
             if limit.expired():
+                if self._connection is not None:
+                    self._connection.changed.set()
                 raise ToolError(
                     f"{what} of MCP server {self.name!r} took longer than {self.call_timeout_s:g} s (call_timeout_s)"
                 ) from None
@@ -194,26 +200,34 @@ class McpServer:
                     self.ready_s = time.monotonic() - self._began
                 ready()
                 self._up.set()
-                await self._keep(connection)
+                await self._keep(connection, transport)
         except Exception as error:
             if limit.expired():
                 raise _Failure(f"no answer within {self._config.start_timeout_s:g} s (start_timeout_s)") from error
-            raise _Failure(transport.explain(error)) from error
+            inner = leaf(error)
+            raise _Failure(str(inner) if isinstance(inner, _Failure) else transport.explain(error)) from error
         finally:
             killer.cancel()
             self._connection = None
 
-    async def _keep(self, connection: Connection) -> NoReturn:
+    async def _keep(self, connection: Connection, transport: Transport) -> NoReturn:
         while True:
             await connection.changed.wait()
             connection.changed.clear()
             if not connection.alive:
                 raise ConnectionLost(connection.why, sent=True)
+            # Reached after a call without an answer too: a server that does not even list its tools is stuck.
+            limit_s = max(self.call_timeout_s, PROBE_S)
             try:
-                async with asyncio.timeout(self.call_timeout_s):
+                async with asyncio.timeout(limit_s):
                     self._publish(await connection.list_tools())
-            except (ToolError, TimeoutError) as error:
-                self._log.warning("the tools changed, but listing them failed: %s", error or "no answer")
+            except ToolError as error:
+                self._log.warning("listing the tools again failed: %s", error)
+            except TimeoutError:
+                transport.kill()
+                why = f"it has not answered for {limit_s:g} s"
+                self._supervisor.broke(why)
+                raise _Failure(why) from None
 
     def _publish(self, offers: Sequence[Offer]) -> None:
         allowed = self._config.tools

@@ -42,6 +42,12 @@ async def slow(seconds: float) -> str:
 
 
 @server.tool()
+async def wedge() -> str:
+    time.sleep(600)
+    return "never"
+
+
+@server.tool()
 def big(characters: int) -> str:
     return "x" * characters
 
