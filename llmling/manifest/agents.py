@@ -95,7 +95,7 @@ def connection_shorthand(value: Any) -> Any:
 
 
 def _event_only(value: object) -> object:
-    if value != "event":
+    if isinstance(value, str) and value != "event":
         raise ValueError("sessions shared between events come with a later release; write `session: event`")
     return value
 
