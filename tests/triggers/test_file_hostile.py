@@ -81,7 +81,7 @@ async def test_every_name_the_file_system_allows(bench: Bench) -> None:
         await until(lambda: [path.name for path in (bench.folder / "in").iterdir()] == [".done"])
         drop_file(bench.folder, "in/last")
         await bench.expect(*wanted, "in/last")
-    assert len(list((bench.folder / "in/.done").iterdir())) == len(wanted) + 1
+        await until(lambda: len(list((bench.folder / "in/.done").iterdir())) == len(wanted) + 1)
 
 
 async def test_a_file_that_cannot_be_read_is_named_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
