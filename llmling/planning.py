@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from llmling.errors import Problem
 from llmling.manifest.models import AutoModelConfig, FallbackModelConfig, LiteLLMModelConfig, ScriptModelConfig
 from llmling.manifest.root import Manifest
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, WebhookTriggerConfig
@@ -53,7 +54,7 @@ class PlannedTrigger:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a manifest would run; `warnings` are lines `file:line:column: ...`."""
+    """Everything a manifest would run; `warnings` are what this machine lacks, with the place that asks for it."""
 
     agents: tuple[PlannedAgent, ...]
     edges: tuple[PlannedEdge, ...]
@@ -62,7 +63,7 @@ class Plan:
     ports: tuple[str, ...]
     folders: tuple[str, ...]
     engine: str
-    warnings: tuple[str, ...]
+    warnings: tuple[Problem, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data JSON can hold."""
@@ -74,9 +75,15 @@ def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
     env = os.environ if env is None else env
     agents = tuple(_agent(name, manifest, env) for name in manifest.nodes)
     addresses = _addresses(manifest)
-    warnings = [f"{agent.place}: agent {agent.name!r}: {agent.missing_key}" for agent in agents if agent.missing_key]
+    warnings = [
+        _warning(agent.place, "LL501", f"agent {agent.name!r}: {agent.missing_key}")
+        for agent in agents
+        if agent.missing_key
+    ]
     warnings += [
-        f"{place}: port {port} on {host} is in use; choose another `port:` or stop the other program"
+        _warning(
+            place, "LL502", f"port {port} on {host} is in use; choose another `port:` or stop the program that has it"
+        )
         for (host, port), place in addresses.items()
         if _busy(host, port)
     ]
@@ -92,6 +99,14 @@ def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
         engine=_engine(manifest),
         warnings=tuple(warnings),
     )
+
+
+def _warning(place: str, code: str, message: str) -> Problem:
+    path, _, position = place.rpartition(":")
+    path, _, line = path.rpartition(":")
+    if not (line.isdecimal() and position.isdecimal()):
+        path, line, position = place, "1", "1"
+    return Problem(path, int(line), int(position), code, message, severity="warning")
 
 
 def _agent(name: str, manifest: Manifest, env: Mapping[str, str]) -> PlannedAgent:

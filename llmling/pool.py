@@ -14,13 +14,13 @@ from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
-from llmling.errors import LLMlingError, StartupError
+from llmling.errors import StartupError
 from llmling.manifest.root import Manifest
 from llmling.protocols import Engine, EventRecord, Trigger
 from llmling.report import AgentState, ServerState, StartReport, TriggerState
 from llmling.runtime.agent import Agent
 from llmling.runtime.delivery import Deliveries
-from llmling.runtime.http import close_http
+from llmling.runtime.http import http_scope
 from llmling.runtime.lifespan import Lifespans, reason
 from llmling.runtime.node import Failure, Node
 from llmling.runtime.services import Services
@@ -147,7 +147,7 @@ class AgentPool(Generic[TDeps]):
     async def _open(self) -> None:
         if missing := check_keys(self.manifest, self._model):
             raise StartupError("\n".join(missing), usage=True)
-        self._stack.push_async_callback(_close_clients)
+        await self._stack.enter_async_context(http_scope())
         await self._stack.enter_async_context(self._tasks)
         services = Services(
             folder=self.manifest.folder,
@@ -348,10 +348,3 @@ class _Opened:
 
 def _no_url(event_id: str) -> str | None:
     return None
-
-
-async def _close_clients() -> None:
-    try:
-        await close_http()
-    except LLMlingError:
-        logger.exception("closing HTTP clients failed")

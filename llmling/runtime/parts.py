@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import TypeAdapter
 
@@ -26,6 +26,20 @@ from llmling.templates import template
 
 logger = logging.getLogger("llmling")
 _model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A model that decides what it is before its first request, and may have something to say about it."""
+
+    @property
+    def notice(self) -> str | None:
+        """What a person must be told about the choice."""
+        ...
+
+    async def resolve(self) -> object:
+        """Choose now."""
+        ...
 
 
 class Parts:
@@ -82,6 +96,8 @@ class Parts:
         """
         if self._spans is not None:
             return
+        if isinstance(self.model, Choosing):
+            await self.model.resolve()
         entered: dict[str, AbstractAsyncContextManager[Any]] = {**self._own, **self._knowledge}
         stack = AsyncExitStack()
         spans = await stack.enter_async_context(Lifespans())
@@ -124,7 +140,11 @@ class Parts:
     @property
     def notice(self) -> str:
         """A line a person should read about the model, such as that it is a demo; else empty."""
-        return getattr(self.model, "notice", None) or ""
+        if isinstance(self.model, Choosing) and self.model.notice:
+            return self.model.notice
+        if self.model.name.partition(":")[0] == "demo":
+            return "the demo model answers: no key, no network, and no real model behind it"
+        return ""
 
     @property
     def reasons(self) -> list[str]:

@@ -64,7 +64,7 @@ class FileTrigger:
             raise StartupError(f"trigger {self.name!r} of agent {self._agent!r} needs a pool, which keeps its events")
         seen = Seen(engine.store, self.name)
         await seen.load()
-        places = Places(self.name, self._selection.roots, await self._devices(seen))
+        places = Places(self.name, self._selection.roots, await self._devices(seen), self._engine)
         with lane(f"llmling-files-{self.name}") as files:
             try:
                 await self._work(emit, started, engine, seen, places, files)

@@ -1,4 +1,4 @@
-"""Holding a folder, so that two processes never run the same files."""
+"""Holding a folder, so that two pools never run the same files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ _guard = threading.Lock()
 
 
 class FolderBusy(Exception):
-    """Another process holds the folder."""
+    """Another pool holds the folder, in this process or another one."""
 
 
 @dataclass(slots=True)
 class _Held:
     descriptor: int
     holders: int
+    owner: object
 
 
 _held: dict[tuple[int, int], _Held] = {}
@@ -30,18 +31,18 @@ _held: dict[tuple[int, int], _Held] = {}
 class FolderLock:
     """A folder held by this process: an advisory `flock` on the folder itself, gone with the process.
 
-    Triggers of one process share it. A file system without such locks is used without, with a warning.
+    Triggers of one owner (a pool's engine) share it. A file system without such locks is used without, with a warning.
     """
 
     def __init__(self, identity: tuple[int, int]) -> None:
         self._identity: tuple[int, int] | None = identity
 
     @classmethod
-    def take(cls, folder: str) -> FolderLock:
+    def take(cls, folder: str, owner: object = None) -> FolderLock:
         """Hold a folder until `release`; never waits.
 
         Raises:
-            FolderBusy: Another process holds it.
+            FolderBusy: Another process or another owner holds it.
             OSError: It is not there, or may not be read.
         """
         with _guard:
@@ -50,6 +51,8 @@ class FolderLock:
             identity = facts.st_dev, facts.st_ino
             if identity in _held:
                 os.close(descriptor)
+                if _held[identity].owner is not owner:
+                    raise FolderBusy(folder)
                 _held[identity].holders += 1
                 return cls(identity)
             try:
@@ -61,11 +64,11 @@ class FolderLock:
                 _log.warning(
                     "folder %s cannot be locked (%s): make sure that no other pool watches it", folder, error.strerror
                 )
-            _held[identity] = _Held(descriptor, 1)
+            _held[identity] = _Held(descriptor, 1, owner)
             return cls(identity)
 
     def release(self) -> None:
-        """Let the folder go, if no other trigger of this process holds it; releasing twice is no error."""
+        """Let the folder go, if no other trigger of its owner holds it; releasing twice is no error."""
         with _guard:
             identity, self._identity = self._identity, None
             if identity is None:

@@ -47,6 +47,7 @@ agents:
     model: openai/test-model
     concurrency: 100
     inbox: {{size: 5000}}
+    redelivery: {{attempts: 100}}  # none of these is poison, but the same ones can be in flight at every kill
     tools:
       - tools:charge
       - {{type: function, function: "tools:note", idempotent: true}}
@@ -56,6 +57,7 @@ agents:
   reporter:
     model: openai/test-model
     concurrency: 100
+    redelivery: {{attempts: 100}}
 """
 
 
@@ -80,6 +82,7 @@ def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_kill_9_under_load_loses_nothing_and_repeats_no_unmarked_call(tmp_path: Path) -> None:
     port = free_port()

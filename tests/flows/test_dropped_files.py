@@ -44,6 +44,7 @@ def runs(folder: Path) -> Counter[str]:
     return found
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(300)
 async def test_files_dropped_while_down_stopped_or_running_are_each_run_once(tmp_path: Path) -> None:
     inbox = project(tmp_path)
@@ -68,6 +69,7 @@ async def test_files_dropped_while_down_stopped_or_running_are_each_run_once(tmp
     assert set(counts.values()) == {1}
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(300)
 async def test_folders_made_and_filled_at_once_are_not_missed(tmp_path: Path) -> None:
     inbox = project(tmp_path)

@@ -35,6 +35,7 @@ class Places:
     trigger: str
     roots: Sequence[Root]
     devices: dict[str, int]
+    owner: object = None
     _found: dict[Root, Place] = field(default_factory=dict[Root, Place])
     _locks: dict[Root, FolderLock] = field(default_factory=dict[Root, FolderLock])
     _complaints: dict[Root, str] = field(default_factory=dict[Root, str])
@@ -89,7 +90,7 @@ class Places:
 
     def _hold(self, root: Root, place: Place, *, first: bool) -> None:
         try:
-            lock = FolderLock.take(place.folder)
+            lock = FolderLock.take(place.folder, self.owner)
         except FolderBusy:
             message = (
                 f"trigger {self.trigger!r}: another pool watches the folder {place.folder}; give each process folders"
