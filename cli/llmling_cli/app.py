@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
+from typer.main import get_command
 
+from llmling import __version__
 from llmling.errors import EngineBusy, LLMlingError, ManifestError, StartupError
 from llmling_cli import console
 
@@ -27,14 +28,14 @@ events_app = typer.Typer(help="Events the engine recorded, also while `serve` ru
 app.add_typer(events_app, name="events")
 
 
-class LogFormat(str, Enum):
+class LogFormat(StrEnum):
     """How log records look on standard error."""
 
     text = "text"
     json = "json"
 
 
-class ProblemFormat(str, Enum):
+class ProblemFormat(StrEnum):
     """How `validate` prints problems; `github`: annotations of a workflow run."""
 
     text = "text"
@@ -42,14 +43,14 @@ class ProblemFormat(str, Enum):
     github = "github"
 
 
-class GraphFormat(str, Enum):
+class GraphFormat(StrEnum):
     """How `graph` draws."""
 
     mermaid = "mermaid"
     svg = "svg"
 
 
-class Template(str, Enum):
+class Template(StrEnum):
     """What `init` starts from."""
 
     watch = "watch"
@@ -59,7 +60,7 @@ class Template(str, Enum):
     schedule = "schedule"
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Where an event stands."""
 
     pending = "pending"
@@ -75,7 +76,7 @@ Model: TypeAlias = Annotated[
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 EventId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
-AnyEventId: TypeAlias = Annotated[str | None, typer.Argument(metavar="[ID]", help="An event's id.", show_default=False)]
+AnyEventId: TypeAlias = Annotated[str | None, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
 OnlyStatus: TypeAlias = Annotated[Status | None, typer.Option("--status", help="Only events of this status.")]
 
 
@@ -86,13 +87,8 @@ def _work(module: str) -> Any:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        console.say(f"llmling {version()}")
+        console.say(f"llmling {__version__}")
         raise typer.Exit
-
-
-def version() -> str:
-    """Return the version that is installed."""
-    return importlib.metadata.version("llmling")
 
 
 def debugging() -> bool:
@@ -105,7 +101,7 @@ def options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks and log everything; also LLMLING_DEBUG=1.")
     ] = False,
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
@@ -122,7 +118,10 @@ def serve(
     json: Json = False,
     log_format: Annotated[LogFormat, typer.Option(help="Log records on standard error.")] = LogFormat.text,
 ) -> None:
-    """Run the pool until Ctrl+C or SIGTERM; a second signal ends it at once."""
+    """Run the pool until Ctrl+C or SIGTERM.
+
+    The first signal lets running work finish; a second one ends it at once.
+    """
     manifest = _work("opening").announce(file, json=json)
     raise typer.Exit(
         _work("serve").serve(manifest, model=model, json=json, log_format=log_format.value, debug=debugging())
@@ -134,7 +133,7 @@ def run(
     file: File,
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="An agent or team.", show_default=False)],
     prompt: Annotated[
-        str | None, typer.Argument(metavar="[PROMPT]", help="Absent: standard input.", show_default=False)
+        str | None, typer.Argument(metavar="PROMPT", help="Absent: standard input.", show_default=False)
     ] = None,
     model: Model = None,
     json: Json = False,
@@ -143,7 +142,7 @@ def run(
     """Run one agent once and print its answer."""
     text = _work("opening").prompt(prompt)
     manifest = _work("opening").open_manifest(file)
-    _work("run").run(manifest, agent, text, model=model, json=json, stream=stream)
+    raise typer.Exit(_work("run").run(manifest, agent, text, model=model, json=json, stream=stream, debug=debugging()))
 
 
 @app.command()
@@ -151,13 +150,13 @@ def validate(
     file: File,
     output: Annotated[ProblemFormat, typer.Option("--format", help="How to print problems.")] = ProblemFormat.text,
 ) -> None:
-    """Show every problem of a manifest, with its place; uses no network."""
+    """Show every problem of a manifest, with its place."""
     raise typer.Exit(_work("validate").validate(file, output.value))
 
 
 @app.command()
 def plan(file: File, json: Json = False) -> None:
-    """Show what would run: agents, edges, triggers, ports, folders, models, missing keys."""
+    """Show what would run, without running it."""
     manifest = _work("opening").open_manifest(file)
     _work("plan").show(manifest, json=json)
 
@@ -181,12 +180,20 @@ def fire(
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="JSON", help="The event's data.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")] = False,
+    model: Model = None,
     json: Json = False,
 ) -> None:
-    """Send one event through a trigger, into the serving process when there is one."""
+    """Send one event through a trigger.
+
+    It goes into the serving process when there is one, else it is run here.
+    """
     event_data = _work("opening").event_data(data)
     manifest = _work("opening").open_manifest(file)
-    raise typer.Exit(_work("fire").fire(manifest, trigger, file=payload, data=event_data, dry_run=dry_run, json=json))
+    raise typer.Exit(
+        _work("fire").fire(
+            manifest, trigger, file=payload, data=event_data, dry_run=dry_run, model=model, json=json, debug=debugging()
+        )
+    )
 
 
 @events_app.command("list")
@@ -211,16 +218,16 @@ def events_show(file: File, event_id: EventId, json: Json = False) -> None:
 
 @events_app.command("retry")
 def events_retry(file: File, event_id: AnyEventId = None, status: OnlyStatus = None, json: Json = False) -> None:
-    """Run the dead or waiting deliveries of an event, or of all events of a status, again."""
+    """Run dead or waiting events again: one by its ID, or all of a status."""
     manifest = _work("opening").open_manifest(file)
-    _work("events").change(manifest, "retry", event_id, status=_text(status), json=json)
+    raise typer.Exit(_work("events").change(manifest, "retry", event_id, status=_text(status), json=json))
 
 
 @events_app.command("drop")
 def events_drop(file: File, event_id: AnyEventId = None, status: OnlyStatus = None, json: Json = False) -> None:
-    """Give up an open event, or forget a settled one; or all events of a status."""
+    """Give up open events or forget settled ones, by ID or status."""
     manifest = _work("opening").open_manifest(file)
-    _work("events").change(manifest, "drop", event_id, status=_text(status), json=json)
+    raise typer.Exit(_work("events").change(manifest, "drop", event_id, status=_text(status), json=json))
 
 
 @app.command()
@@ -240,9 +247,9 @@ def schema() -> None:
 
 @app.command()
 def doctor(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A manifest.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A manifest.", show_default=False)] = None,
 ) -> None:
-    """Check Python, packages, keys, models, MCP commands, ports and folders."""
+    """Check what a pool needs on this machine."""
     raise typer.Exit(_work("doctor").doctor(file))
 
 
@@ -253,7 +260,7 @@ def _text(status: Status | None) -> str | None:
 def main() -> None:
     """Run the command line; never a traceback for bad input."""
     try:
-        typer.main.get_command(app)(prog_name="llmling")
+        get_command(app)(prog_name="llmling")
     except ManifestError as error:
         console.complain(str(error))
         sys.exit(2)

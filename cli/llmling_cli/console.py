@@ -54,6 +54,17 @@ def say_json(data: Any) -> None:
     print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
 
 
+def say_document(data: Any) -> None:
+    """Print a JSON document for people and files, indented."""
+    print(json.dumps(data, indent=2, ensure_ascii=False), flush=True)
+
+
+def say_table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> None:
+    """Print a table with aligned columns, the headers first."""
+    for line in table(rows, headers):
+        say(line)
+
+
 def write(text: str) -> None:
     """Print a piece of text without a line end to standard output, at once."""
     print(text, end="", flush=True)
@@ -80,6 +91,11 @@ def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> list[str]:
         return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
     return [paint(line(headers), "dim"), *(line(row) for row in rows)]
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: `1 agent`, `2 agents`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def short(text: str, width: int = 60) -> str:

@@ -1,0 +1,174 @@
+"""`llmling events`: what the engine recorded, and how to mend it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import typer
+
+from llmling.errors import EngineError
+from llmling.firing import open_engine
+from llmling.manifest import Manifest
+from llmling.protocols import DeliveryRecord, EventRecord, EventStatus
+from llmling_cli import console
+
+_HEADERS = ("ID", "TRIGGER", "AGENT", "STATUS", "TRIES", "CREATED", "SECONDS", "COST", "REASON")
+
+
+def facts(record: EventRecord) -> dict[str, Any]:
+    """Return an event as `--json` shows a single one: with its answer and its way through the pool."""
+    hops = [
+        {
+            "agent": delivery.agent,
+            "status": delivery.status,
+            "attempts": delivery.attempts,
+            "content": delivery.content,
+            "error": delivery.error,
+        }
+        for delivery in record.deliveries
+    ]
+    return {**record.to_dict(), "content": record.content, "hops": hops}
+
+
+def answer_of(record: EventRecord) -> str | None:
+    """Return the last answer on the way of an event."""
+    return next((delivery.content for delivery in reversed(record.deliveries) if delivery.content is not None), None)
+
+
+def line(record: EventRecord) -> str:
+    """Return one event as one line for people: id, trigger, agent, result, seconds, cost."""
+    answer = answer_of(record)
+    if record.status == "dead":
+        result = console.paint("dead", "red") + f"  {console.short(console.masked(record.error or 'no reason'), 90)}"
+    elif record.status == "done" and record.outcome == "ran":
+        result = console.paint("done", "green") + (f"  {console.short(answer)}" if answer else "")
+    else:
+        result = console.paint(record.outcome or record.status, "dim")
+    took = f"{_seconds(record)} s" if record.finished else "-"
+    return f"{record.id}  {record.trigger}  {record.agent}  {result}  {took}  {console.money(record.cost_usd)}"
+
+
+def show_list(manifest: Manifest, *, status: EventStatus | None, trigger: str | None, limit: int, json: bool) -> None:
+    """Print the events the engine recorded, newest first."""
+    records = asyncio.run(_list(manifest, status, trigger, limit))
+    if json:
+        for record in records:
+            console.say_json(record.to_dict())
+    elif records:
+        console.say_table([_row(record) for record in records], _HEADERS)
+    else:
+        console.say("no events" + (f" of status {status}" if status else ""))
+
+
+async def _list(
+    manifest: Manifest, status: EventStatus | None, trigger: str | None, limit: int | None
+) -> Sequence[EventRecord]:
+    async with open_engine(manifest) as engine:
+        return [record async for record in engine.runs(status=status, trigger=trigger, limit=limit)]
+
+
+def show(manifest: Manifest, event_id: str, *, json: bool) -> None:
+    """Print one event with its deliveries.
+
+    Raises:
+        EngineError: There is no such event.
+    """
+    record = asyncio.run(_inspect(manifest, event_id))
+    if json:
+        console.say_json(facts(record))
+        return
+    console.say(line(record))
+    console.say(f"{record.event.type} {record.event.subject}, {_time(record.created)}".replace(" ,", ","))
+    for delivery in record.deliveries:
+        _show_delivery(delivery)
+
+
+def _show_delivery(delivery: DeliveryRecord) -> None:
+    console.say()
+    tries = console.count(delivery.attempts, "try", "tries")
+    heading = f"{delivery.agent}  {delivery.status}  {tries}  {console.money(delivery.cost_usd)}"
+    console.say(console.paint(heading, "bold"))
+    console.say(f"  in   {console.short(delivery.message.text, 200)}")
+    for step in delivery.steps:
+        if step.kind in {"call", "result"}:
+            console.say(console.paint(f"  {step.kind:<6} {step.data.get('name', step.key)}", "dim"))
+    if delivery.content is not None:
+        console.say(f"  out  {delivery.content}")
+    if delivery.error:
+        console.say(console.paint(f"  why  {console.masked(delivery.error)}", "red"))
+
+
+async def _inspect(manifest: Manifest, event_id: str) -> EventRecord:
+    async with open_engine(manifest) as engine:
+        record = await engine.inspect(event_id)
+    if record is None:
+        raise _unknown(event_id)
+    return record
+
+
+def change(
+    manifest: Manifest, what: Literal["retry", "drop"], event_id: str | None, *, status: EventStatus | None, json: bool
+) -> int:
+    """Retry or drop one event, or all of a status; print what was done and return the exit code.
+
+    Raises:
+        EngineError: There is no such event.
+    """
+    if (event_id is None) == (status is None):
+        raise typer.BadParameter(f"name one event by its ID, or all of a status: events {what} FILE --status dead")
+    changed = asyncio.run(_change(manifest, what, event_id, status))
+    for name, number in changed:
+        if json:
+            console.say_json({"id": name, what: number})
+        elif event_id is not None and not number:
+            nothing = "has nothing that is dead or waiting" if what == "retry" else "has nothing to drop"
+            console.say(f"{name} {nothing}")
+    touched = sum(number > 0 for _, number in changed)
+    if not json and (touched or status):
+        done = "given their tries back" if what == "retry" else "dropped"
+        console.say(f"{console.count(touched, 'event')} {done}")
+    return 0 if touched or status else 1
+
+
+async def _change(
+    manifest: Manifest, what: Literal["retry", "drop"], event_id: str | None, status: EventStatus | None
+) -> list[tuple[str, int]]:
+    async with open_engine(manifest) as engine:
+        if event_id is not None:
+            if await engine.inspect(event_id) is None:
+                raise _unknown(event_id)
+            ids = [event_id]
+        else:
+            ids = [record.id async for record in engine.runs(status=status, limit=None)]
+        act = engine.retry if what == "retry" else engine.drop
+        return [(name, await act(name)) for name in ids]
+
+
+def _unknown(event_id: str) -> EngineError:
+    return EngineError(f"no event {event_id!r}; `llmling events list` shows those there are")
+
+
+def _row(record: EventRecord) -> tuple[str, ...]:
+    status = record.outcome if record.status == "done" and record.outcome not in {None, "ran"} else record.status
+    return (
+        record.id,
+        record.trigger,
+        record.agent,
+        str(status),
+        str(record.attempts),
+        _time(record.created),
+        _seconds(record),
+        console.money(record.cost_usd),
+        console.short(console.masked(record.error or "")),
+    )
+
+
+def _seconds(record: EventRecord) -> str:
+    return "-" if record.finished is None else f"{record.finished - record.created:.1f}"
+
+
+def _time(created: float) -> str:
+    return dt.datetime.fromtimestamp(created, dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,51 @@
+"""Reading what a command was given: the manifest, a prompt, the data of an event."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from llmling import __version__
+from llmling.manifest import Manifest, load
+from llmling_cli import console
+
+
+def open_manifest(path: Path) -> Manifest:
+    """Return the manifest of a file.
+
+    Raises:
+        ManifestError: It has problems; all of them are in it.
+    """
+    return load(path)
+
+
+def announce(path: Path, *, json: bool) -> Manifest:
+    """Open a manifest and say so, before anything slow is imported."""
+    manifest = open_manifest(path)
+    if not json:
+        console.say(f"llmling {__version__} · {path} · {console.count(len(manifest.agents), 'agent')}")
+    return manifest
+
+
+def prompt(argument: str | None) -> str:
+    """Return the prompt of `run`: the argument, else standard input."""
+    if argument is None and sys.stdin.isatty():
+        console.complain("reading the prompt from standard input; end it with Ctrl+D")
+    text = sys.stdin.read() if argument is None else argument
+    if not text.strip():
+        raise typer.BadParameter("the prompt is empty: pass it as an argument or on standard input")
+    return text
+
+
+def event_data(text: str | None) -> Any:
+    """Return the data of `fire --data` as the JSON value it is."""
+    if text is None:
+        return None
+    try:
+        return jsonlib.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--data is not valid JSON: {error}") from None

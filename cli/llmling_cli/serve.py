@@ -1,0 +1,185 @@
+"""`llmling serve`: the pool until a signal, with its state and events on the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Generator
+from types import TracebackType
+from typing import Literal, Self
+
+import psutil
+
+from llmling.errors import LLMlingError
+from llmling.manifest import Manifest
+from llmling.pool import AgentPool
+from llmling.protocols import EventRecord
+from llmling.report import StartReport
+from llmling_cli import console
+from llmling_cli.events import line
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(
+    manifest: Manifest, *, model: str | None, json: bool, log_format: Literal["text", "json"], debug: bool
+) -> int:
+    """Run the pool until SIGINT or SIGTERM and return the exit code; a second signal ends the process at once."""
+    console.log_to_stderr(log_format, debug=debug)
+    return asyncio.run(_serve(manifest, model, json=json))
+
+
+async def _serve(manifest: Manifest, model: str | None, *, json: bool) -> int:
+    with _Signals() as signals:
+        try:
+            lines = _Lines(json=json)
+            async with lines, AgentPool[None](manifest, model=model, on_event=lines.add) as pool:
+                lines.pool = pool
+                signals.armed()
+                with _lasting():
+                    _say_ready(pool.report, json=json)
+                await signals.heard.wait()
+                if not json:
+                    running = (await pool.counts()).get("running", 0)
+                    with _lasting():
+                        _say_draining(running, manifest.limits.drain_timeout_s)
+        except asyncio.CancelledError:
+            if not signals.heard.is_set():
+                raise
+    return 0
+
+
+class _Signals:
+    """The first signal ends waiting, or starting when it comes early; the second one ends the process."""
+
+    def __init__(self) -> None:
+        self.heard = asyncio.Event()
+        self._starting = asyncio.current_task()
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._hear, number)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def armed(self) -> None:
+        """From now on a signal ends waiting instead of cancelling the start."""
+        self._starting = None
+
+    def _hear(self, number: signal.Signals) -> None:
+        if self.heard.is_set():
+            # Now means now: what runs is taken up again at the next start, and no MCP server is left behind.
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            os._exit(128 + number)
+        self.heard.set()
+        if self._starting is not None:
+            self._starting.cancel()
+
+
+@contextlib.contextmanager
+def _lasting() -> Generator[None]:
+    # Whoever read the output may go away; the pool goes on without a reader.
+    try:
+        yield
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives as long as the process
+
+
+class _Lines:
+    """One line per settled event, in order; leaving prints what is left.
+
+    The engine tells of an event without its answer. Looking that up is for people, so it happens only while lines
+    are read as fast as events come.
+    """
+
+    _MOST_BEHIND = 20
+
+    def __init__(self, *, json: bool) -> None:
+        self.pool: AgentPool[None] | None = None
+        self._json = json
+        self._records: asyncio.Queue[EventRecord] = asyncio.Queue()
+        self._printing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._printing = asyncio.create_task(self._print(), name="event lines")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._printing is not None:
+            self._printing.cancel()
+            await asyncio.wait({self._printing})
+        while not self._records.empty():
+            self._show(self._records.get_nowait())
+
+    def add(self, record: EventRecord) -> None:
+        """Take a settled event."""
+        if self._json:
+            self._show(record)
+        else:
+            self._records.put_nowait(record)
+
+    async def _print(self) -> None:
+        while True:
+            record = await self._records.get()
+            try:
+                if self.pool is not None and self._records.qsize() < self._MOST_BEHIND:
+                    with contextlib.suppress(LLMlingError):
+                        record = await self.pool.inspect(record.id) or record
+            finally:
+                self._show(record)
+
+    def _show(self, record: EventRecord) -> None:
+        with _lasting():
+            if self._json:
+                console.say_json({"type": "event", **record.to_dict()})
+            else:
+                console.say(line(record))
+
+
+def _say_draining(running: int, grace_s: float) -> None:
+    work = f"{console.count(running, 'event')} running, up to {grace_s:g} s" if running else "nothing is running"
+    console.say(f"draining: {work} (again to force)")
+
+
+def _say_ready(report: StartReport, *, json: bool) -> None:
+    if json:
+        console.say_json({"type": "ready", **report.to_dict()})
+        return
+    agents = [(a.name, a.model, str(a.tools), _state(a.state, a.reason)) for a in report.agents]
+    console.say_table(agents, ("AGENT", "MODEL", "TOOLS", "STATE"))
+    if report.triggers:
+        console.say()
+        triggers = [(trigger.name, trigger.type, trigger.agent, trigger.place) for trigger in report.triggers]
+        console.say_table(triggers, ("TRIGGER", "TYPE", "AGENT", "LISTENS TO"))
+    if report.servers:
+        console.say()
+        servers = [
+            (s.name, str(s.tools), "-" if s.seconds is None else f"{s.seconds:.1f}", _state(s.state, s.reason))
+            for s in report.servers
+        ]
+        console.say_table(servers, ("MCP SERVER", "TOOLS", "SECONDS", "STATE"))
+    console.say()
+    for notice in report.notices:
+        console.say(console.paint(f"! {console.masked(notice)}", "yellow"))
+    if not report.triggers:
+        console.say(console.paint("! no trigger is enabled: nothing will start an agent", "yellow"))
+    facts = [
+        f"ready in {report.seconds:.1f} s",
+        console.count(len(report.agents), "agent"),
+        console.count(len(report.triggers), "trigger"),
+        *([report.server_url] if report.server_url else []),
+        "Ctrl+C stops",
+    ]
+    console.say(console.paint(" · ".join(facts), "green"))
+
+
+def _state(state: str, reason: str) -> str:
+    return console.masked(f"{state}: {console.short(reason, 100)}" if reason else state)
