@@ -152,14 +152,14 @@ def _callable_path(value: str) -> str:
 
 
 def _relative(value: Any) -> Any:
-    if isinstance(value, Located) and value.prefix and not os.path.isabs(value):  # noqa: PTH117
+    if isinstance(value, Located) and value.prefix and not value.startswith(("/", "~")):
         return os.path.normpath(os.path.join(value.prefix, value))  # noqa: PTH118
     return value
 
 
 def _relative_template(value: Any) -> Any:
     # Not normalised: `{{ a }}/../{{ b }}` is for the sink to judge.
-    if isinstance(value, Located) and value.prefix and not os.path.isabs(value):  # noqa: PTH117
+    if isinstance(value, Located) and value.prefix and not value.startswith("/"):
         return os.path.join(value.prefix, value)  # noqa: PTH118
     return value
 

@@ -110,15 +110,19 @@ def _name_triggers(draft: Draft) -> None:
     taken = {trigger.name for _, part in draft.nodes() for trigger in part.config.triggers}
     counts: dict[str, int] = {}
     for _, part in draft.nodes():
-        triggers: list[TriggerBase] = part.config.triggers
-        for index, trigger in enumerate(triggers):
+        triggers: list[TriggerBase] = []
+        for trigger in part.config.triggers:
+            named = trigger
             if not trigger.name:
-                kind = str(getattr(trigger, "type", "trigger"))
+                kind = str(trigger.type)
                 number = counts.get(kind, 0) + 1
                 while f"{kind}-{number}" in taken:
                     number += 1
                 counts[kind] = number
-                triggers[index] = trigger.model_copy(update={"name": f"{kind}-{number}"})
+                named = trigger.model_copy(update={"name": f"{kind}-{number}"})
+            triggers.append(named)
+        if triggers:
+            part.config = part.config.model_copy(update={"triggers": triggers})
 
 
 def _check_webhooks(draft: Draft) -> None:

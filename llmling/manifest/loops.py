@@ -101,7 +101,7 @@ def check_files(draft: Draft) -> None:
             if isinstance(trigger, FileTriggerConfig) and trigger.enabled and set(trigger.events) != {"deleted"}:
                 label = draft.title(part, index)
                 for path in trigger.paths:
-                    tokens = of_glob(path, folder)
+                    tokens = of_glob(os.path.expanduser(path), folder)  # noqa: PTH111
                     watches.append(_Watch(name, label, trigger, tokens, fixed(tokens)))
     starts: dict[str, list[_Watch]] = {}
     for watch in watches:
@@ -157,24 +157,27 @@ def _near(start: str, starts: Mapping[str, list[_Watch]], order: list[str]) -> I
 
 
 def _feeds(output: _Output, watch: _Watch, folder: str) -> bool:
-    below: Tokens = (*watch.tokens, "/", Wild.PATH)
     whole = all(isinstance(token, str) for token in watch.tokens)
-    if not overlap(output.tokens, watch.tokens) and not (whole and overlap(output.tokens, below)):
+    inside: Tokens = (*watch.tokens, "/", Wild.PATH)
+    if not overlap(output.tokens, watch.tokens) and not (whole and overlap(output.tokens, inside)):
         return False
-    endings = watch.config.extensions
-    if endings is not None and not any(overlap(output.tokens, (Wild.PATH, *ending)) for ending in endings):
-        return False
+    if watch.config.extensions is not None:
+        lower = tuple(token.lower() if isinstance(token, str) else token for token in output.tokens)
+        endings = [f".{ending.lstrip('.').lower()}" for ending in watch.config.extensions]
+        if not any(overlap(lower, (Wild.PATH, *ending)) for ending in endings):
+            return False
     path = sample(output.tokens)
-    name = os.path.basename(path)  # noqa: PTH119
-    if name.startswith((".", "~")) or name.endswith(_TEMPORARY):
+    base = watch.start if whole else watch.start.rpartition("/")[0]
+    below = path.removeprefix(base).strip("/").split("/") if path.startswith(base) else [path.rpartition("/")[2]]
+    if any(part.startswith(".") for part in below) or below[-1].startswith("~") or below[-1].endswith(_TEMPORARY):
         return False
-    return not any(_ignored(path, name, pattern, folder) for pattern in watch.config.ignore)
+    relative = os.path.relpath(path, folder).split("/")
+    return not any(_ignored(relative, of_glob(pattern.rstrip("/"), "/")) for pattern in watch.config.ignore)
 
 
-def _ignored(path: str, name: str, pattern: str, folder: str) -> bool:
-    tokens = of_glob(pattern, folder)
-    return (
-        overlap(tuple(path), tokens)
-        or overlap(tuple(path), (*tokens, "/", Wild.PATH))
-        or ("/" not in pattern and overlap(tuple(f"/{name}"), of_glob(pattern, "/")))
-    )
+def _ignored(relative: list[str], pattern: Tokens) -> bool:
+    """Say whether the file or a folder on its way is ignored, by its name or its path from the manifest's folder."""
+    for index, name in enumerate(relative):
+        if overlap(("/", *name), pattern) or overlap(("/", *"/".join(relative[: index + 1])), pattern):
+            return True
+    return False

@@ -52,7 +52,7 @@ _PATTERNS = {
 }
 _CUSTOM = {
     "template": "LL208", "expression": "LL209", "cron": "LL210", "timezone": "LL211",
-    "unauthenticated": "LL213", "schedule": "LL212", "schedule_prompt": "LL212",
+    "unauthenticated": "LL213", "schedule": "LL212", "schedule_prompt": "LL212", "sink_path": "LL212",
 }  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import Config, PositiveSeconds, RelativeTemplate, plugged
 
@@ -22,11 +24,21 @@ class SinkBase(Config):
     """What is sent: `answer`, each answer of the agent."""
 
 
+_TAG = re.compile(r"\{[{%#]")
+
+
+def _below_a_folder(value: str) -> str:
+    tag = _TAG.search(value)
+    if tag is not None and "/" in (start := value[: tag.start()]) and not start.rpartition("/")[0].strip("/"):
+        raise PydanticCustomError("sink_path", "write a folder before the first tag: it is what the path cannot leave")
+    return value
+
+
 class FileSinkConfig(SinkBase):
     """Writes the answer and a newline into a file."""
 
     type: Literal["file"] = "file"
-    path: RelativeTemplate
+    path: Annotated[RelativeTemplate, AfterValidator(_below_a_folder)]
     """Path with sandboxed Jinja, such as `out/{{ event.id }}.md`; it cannot leave the folder written before the
     first `{{`."""
     mode: Literal["write", "append"] = "write"

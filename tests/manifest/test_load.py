@@ -11,7 +11,8 @@ import yaml
 
 from llmling.errors import ManifestError
 from llmling.manifest import Manifest, check, load, load_agent
-from llmling.manifest.models import LiteLLMModelConfig, ScriptModelConfig
+from llmling.manifest.agents import AgentConfig
+from llmling.manifest.models import DemoModelConfig, LiteLLMModelConfig, ScriptModelConfig
 from llmling.manifest.pool import MemoryEngineConfig, ServerConfig, SqliteEngineConfig
 from llmling.manifest.tools import HttpServerConfig, StdioServerConfig
 from llmling.manifest.triggers import WebhookTriggerConfig
@@ -284,6 +285,14 @@ def test_a_manifest_may_be_a_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for bad in (loop, numbered):
         (problem,) = check(bad)
         assert problem.code == "LL009"
+
+
+def test_a_mapping_may_hold_ready_configs() -> None:
+    agent = AgentConfig(concurrency=2, triggers=[WebhookTriggerConfig(path="/x")])
+    manifest = load({"agents": {"a": agent, "b": {"model": DemoModelConfig(), "tools": []}}})
+    assert manifest.agents["a"].concurrency == 2
+    assert (manifest.agents["a"].triggers[0].name, agent.triggers[0].name) == ("webhook-1", "")
+    assert manifest.agents["b"].model.type == "demo"
 
 
 def test_what_a_manifest_knows_of_itself(tmp_path: Path) -> None:

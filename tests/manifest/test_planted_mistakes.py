@@ -269,7 +269,7 @@ agents:
 agents:
   a:
     triggers:
-      - {type: file, name: docs, paths: ["docs/**/*.md"], extensions: [.md], ignore: ["**/draft-*"]}
+      - {type: file, name: docs, paths: ["docs/**/*.md"], extensions: [MD], ignore: ["**/draft-*", old]}
       - {type: file, paths: [inbox]}
     connections: [b]
     sinks:
@@ -277,6 +277,9 @@ agents:
       - {type: file, path: "docs/{{ event.id }}.txt"}
       - {type: file, path: "docs/draft-{{ event.id }}.md"}
       - {type: file, path: "docs/.hidden.md"}
+      - {type: file, path: "docs/.hidden/x.md"}
+      - {type: file, path: "docs/old/{{ event.id }}.md"}
+      - {type: file, path: ⟦LL212 write a folder⟧"/{{ event.id }}.md"}
       - {type: file, path: "out/{{ event.id }}.md"}
   b:
     sinks:
