@@ -195,6 +195,11 @@ class AgentPool(Generic[TDeps]):
             taken = {t.port for node in self.manifest.nodes.values() for t in node.triggers if t.type == "webhook"}
             health = Health(self, self.manifest.server, listeners, avoid=taken)
             self._health = await self._stack.enter_async_context(health)
+        if self.arm:
+            # Before the engine starts, since it tells at once which events settled while nobody listened.
+            status_url = self._health.event_url if self._health else _no_url
+            services = with_engine(services, engine, listeners, status_url)
+            self._triggers = build_triggers(self.manifest, services, engine)
         await engine.start(
             deliveries,
             policies(self.manifest),
@@ -203,9 +208,7 @@ class AgentPool(Generic[TDeps]):
             settled=self._settled,
         )
         self._stack.push_async_callback(engine.stop, limits.drain_timeout_s)
-        status_url = self._health.event_url if self._health else _no_url
         if self.arm:
-            self._triggers = build_triggers(self.manifest, with_engine(services, engine, listeners, status_url), engine)
             await self._arm(listeners)
 
     async def _arm(self, listeners: Listeners) -> None:

@@ -1,92 +1,72 @@
-"""Every plug point, on one page."""
+"""Every plug point, on one page; `records` holds what they hand to each other."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from llmling.events import Event
-from llmling.messages import Message, Usage
+from llmling.records import (
+    Again,
+    Answer,
+    Dead,
+    Delivery,
+    DeliveryRecord,
+    Done,
+    EventRecord,
+    EventStatus,
+    ModelRequest,
+    ModelResponse,
+    Outcome,
+    Policy,
+    Receipt,
+    Recorder,
+    RetryPolicy,
+    RunDelivery,
+    Settled,
+    Settlement,
+    Step,
+    TextDelta,
+    ToolSpec,
+    Waiting,
+    Work,
+)
 
-# --- models ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ToolSpec:
-    """What a model is told about a tool; `parameters` is a JSON Schema of type object."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Tries of one model request: `attempts` includes the first; waits double from `backoff_s`, with jitter."""
-
-    attempts: int = 3
-    backoff_s: float = 0.5
-    max_backoff_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """One request: the exchange so far, the tools on offer and the settings.
-
-    `settings` holds provider parameters (`temperature`, `max_tokens`, ...), `timeout_s` bounds one try.
-    `retries` is only for models that ask other models (fallback); the run loop retries all others.
-    """
-
-    messages: tuple[Message, ...]
-    tools: tuple[ToolSpec, ...] = ()
-    output_schema: Mapping[str, Any] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    timeout_s: float = 60.0
-    retries: RetryPolicy = RetryPolicy()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelResponse:
-    """One answer. `cost_usd` is None when the price is not known; `demo` marks answers no real model gave."""
-
-    message: Message
-    usage: Usage = Usage(requests=1)
-    model: str = ""
-    finish_reason: str = "stop"
-    cost_usd: float | None = None
-    demo: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data that `from_dict` takes back and JSON can hold."""
-        return {
-            "message": self.message.to_dict(),
-            "usage": self.usage.to_dict(),
-            "model": self.model,
-            "finish_reason": self.finish_reason,
-            "cost_usd": self.cost_usd,
-            "demo": self.demo,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelResponse:
-        """Build a response from what `to_dict` gave."""
-        return cls(
-            Message.from_dict(data["message"]),
-            Usage(**data["usage"]),
-            data["model"],
-            data["finish_reason"],
-            data["cost_usd"],
-            data["demo"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """A piece of the answer's text, as it streams in."""
-
-    text: str
+__all__ = [
+    "Again",
+    "Answer",
+    "Dead",
+    "Delivery",
+    "DeliveryRecord",
+    "Done",
+    "Emit",
+    "Engine",
+    "EventRecord",
+    "EventStatus",
+    "KnowledgeSource",
+    "Model",
+    "ModelRequest",
+    "ModelResponse",
+    "Outcome",
+    "Policy",
+    "Receipt",
+    "Recorder",
+    "RetryPolicy",
+    "RunDelivery",
+    "Settled",
+    "Settlement",
+    "Sink",
+    "Step",
+    "Store",
+    "TextDelta",
+    "Tool",
+    "ToolProvider",
+    "ToolSpec",
+    "Trigger",
+    "Waiting",
+    "Work",
+]
 
 
 class Model(Protocol):
@@ -104,9 +84,6 @@ class Model(Protocol):
     def stream(self, request: ModelRequest) -> AsyncIterator[TextDelta | ModelResponse]:
         """Yield pieces of text as they arrive and, last, the whole response. A cut stream is a `ModelError`."""
         ...
-
-
-# --- tools and knowledge ---------------------------------------------------------------------------------------------
 
 
 class Tool(Protocol):
@@ -177,22 +154,6 @@ class KnowledgeSource(AbstractAsyncContextManager["KnowledgeSource"], Protocol):
         ...
 
 
-# --- events in, answers out ------------------------------------------------------------------------------------------
-
-EventStatus: TypeAlias = Literal["pending", "running", "waiting", "done", "dead"]
-Outcome: TypeAlias = Literal["ran", "filtered", "skipped", "coalesced"]
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What `accept` says: the id the event has, whether it is new, and its status."""
-
-    event_id: str
-    new: bool
-    status: EventStatus = "pending"
-    error: str | None = None
-
-
 class Emit(Protocol):
     """Hands an event over; returning means it is committed."""
 
@@ -237,18 +198,6 @@ class Trigger(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What leaves an agent: the text, the object behind it, and what it answers to."""
-
-    text: str
-    content: Any
-    message: Message
-    event: Event
-    agent: str
-    delivery_id: str
-
-
 class Sink(Protocol):
     """Where answers leave the pool."""
 
@@ -264,164 +213,6 @@ class Sink(Protocol):
             SinkError: It did not arrive.
         """
         ...
-
-
-# --- the engine ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message for one agent; `id` is the event's id and the way: `<event>/<agent>/<agent>`.
-
-    `dead` is the reason when it must not run (hop limit): it is recorded and settled at once.
-    """
-
-    id: str
-    event_id: str
-    agent: str
-    message: Message
-    hops: int = 0
-    dead: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One recorded fact of a run: a model reply, a tool call about to start, a tool result, an answer sent.
-
-    `key` is unique in the delivery and the same on every attempt.
-    """
-
-    key: str
-    kind: Literal["reply", "call", "result", "sent"]
-    data: Mapping[str, Any]
-
-
-class Recorder(Protocol):
-    """The step journal of one delivery."""
-
-    def recorded(self, key: str) -> Step | None:
-        """Return the step of an earlier or this attempt, or None."""
-        ...
-
-    async def record(self, step: Step, *, committed: bool = False) -> None:
-        """Record a step; with `committed` return only when it is on disk."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A delivery handed out to be run; `attempt` counts from 1 and was written before."""
-
-    delivery: Delivery
-    event: Event
-    attempt: int
-    journal: Recorder
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The delivery is complete: its answer and the deliveries that follow, settled in one transaction."""
-
-    content: str
-    successors: tuple[Delivery, ...] = ()
-    usage: Usage = Usage()
-    cost_usd: float | None = None
-    model: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """The delivery failed and is tried again after `after_s`."""
-
-    reason: str
-    after_s: float
-    cost_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """The delivery failed for good."""
-
-    reason: str
-    cost_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """The delivery needs a person's decision."""
-
-    reason: str
-
-
-Settlement: TypeAlias = Done | Again | Dead | Waiting
-RunDelivery: TypeAlias = Callable[[Work], Awaitable[Settlement]]
-Settled: TypeAlias = Callable[["EventRecord"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How deliveries of one agent are handed out; `attempts` bounds the tries, those cut short by a crash included."""
-
-    concurrency: int = 4
-    inbox_size: int = 1000
-    overflow: Literal["block", "reject", "drop_oldest"] = "block"
-    attempts: int = 5
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryRecord:
-    """What is known of one delivery."""
-
-    id: str
-    agent: str
-    status: EventStatus
-    attempts: int
-    hops: int
-    message: Message
-    content: str | None
-    error: str | None
-    cost_usd: float | None
-    created: float
-    finished: float | None
-    steps: tuple[Step, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class EventRecord:
-    """What is known of one event; times are Unix seconds. `agent` is the first one, `attempts` its tries."""
-
-    id: str
-    trigger: str
-    agent: str
-    status: EventStatus
-    outcome: Outcome | None
-    attempts: int
-    created: float
-    finished: float | None
-    cost_usd: float | None
-    error: str | None
-    event: Event
-    deliveries: tuple[DeliveryRecord, ...] = ()
-
-    @property
-    def content(self) -> str | None:
-        """The answer of the first agent, once there is one."""
-        return self.deliveries[0].content if self.deliveries else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the object `events --json` prints."""
-        return {
-            "id": self.id,
-            "trigger": self.trigger,
-            "agent": self.agent,
-            "status": self.status,
-            "outcome": self.outcome,
-            "attempts": self.attempts,
-            "created": self.created,
-            "finished": self.finished,
-            "cost_usd": self.cost_usd,
-            "error": self.error,
-        }
 
 
 class Store(Protocol):
