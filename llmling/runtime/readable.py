@@ -11,15 +11,43 @@ _BLOCKS = frozenset(
     | {"form", "header", "hr", "main", "nav", "ol", "p", "section", "summary", "table", "tbody", "thead", "title", "ul"}
 )
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
+_UNREAD = re.compile(r"<!--|<!|<\?|<(?:script|style)\b", re.IGNORECASE)
+_ENDINGS = {
+    "<!--": re.compile("-->"),
+    "<!": re.compile(">"),
+    "<?": re.compile(">"),
+    "<script": re.compile(r"</script\b", re.IGNORECASE),
+    "<style": re.compile(r"</style\b", re.IGNORECASE),
+}
+_LOOSE = re.compile(r"<(?![A-Za-z/])")
 _SPACE = re.compile(r"[ \t\r\f\v\n\u00a0]+")
 
 
 def readable(html: str) -> str:
     """Return the text of an HTML page, in the spirit of Markdown; broken markup gives what can be read of it."""
     reader = _Reader()
-    reader.feed(html)
+    reader.feed(_tame(html))
     reader.close()
     return reader.text()
+
+
+def _tame(html: str) -> str:
+    """Return the page without scripts, styles, comments and declarations, and every `<` that opens no tag as text.
+
+    The parser takes time that grows with the square of the length when these are left open; this takes one pass.
+    """
+    kept: list[str] = []
+    position = 0
+    while (found := _UNREAD.search(html, position)) is not None:
+        kept.append(html[position : found.start()])
+        ending = _ENDINGS[found[0].lower()].search(html, found.end())
+        # Behind the end tag of a script its `>` is left over, perhaps with attributes before it.
+        end = -1 if ending is None else html.find(">", ending.end() - 1)
+        position = len(html) if end < 0 else end + 1
+    kept.append(html[position:])
+    clean = _LOOSE.sub("&lt;", "".join(kept))
+    last = clean.rfind(">") + 1
+    return clean[:last] + clean[last:].replace("<", "&lt;")
 
 
 class _Reader(HTMLParser):

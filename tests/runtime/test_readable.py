@@ -53,6 +53,10 @@ def test_a_page_keeps_its_shape() -> None:
         ("<b>a</b><i>b</i> c", "ab c"),
         ("</ul></pre></script>x", "x"),
         ("<script>x", ""),
+        ("a<!-- <p>no</p> -->b<!-- open <p>no", "ab"),
+        ("a<script>x = '<!--'</script>b<STYLE>p > a {}</Style >c", "abc"),
+        ("<?xml version='1.0'?><!DOCTYPE html><p>x", "x"),
+        ("x <b", "x <b"),
         ("a < b & c", "a < b & c"),
         ("", ""),
     ],
@@ -64,3 +68,15 @@ def test_broken_markup_gives_what_can_be_read(html: str, text: str) -> None:
 @given(st.text(alphabet=st.sampled_from("<>/!-abp ul\"'&;=pre\n[]?")))
 def test_any_markup_is_read_without_an_error(html: str) -> None:
     assert readable(html) == readable(html).strip()
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["<!--", "<", "<a ", "</", "<?", "<![CDATA[", "&", "&#", "<a b='", "<script>", "</script ", "</script", "<p>"],
+)
+@pytest.mark.parametrize("end", ["", ">"])
+@pytest.mark.timeout(10)
+def test_no_markup_takes_time_that_grows_with_the_square_of_its_length(unit: str, end: str) -> None:
+    # With the parser alone, the first of these takes minutes.
+    readable(unit * (300_000 // len(unit)) + end)
+    readable(f"<script>{unit * (300_000 // len(unit))}{end}")
