@@ -98,7 +98,7 @@ class LLMServer:
     """The server; entering it listens on a free port of the loopback."""
 
     def __init__(self, answer: Callable[[Request], Reply] = echo, *, models: Sequence[str] = ("served-model",)) -> None:
-        self.answer = answer
+        self.answer: Callable[[Request], Reply] = answer
         self.replies: deque[Reply] = deque()
         self.requests: list[Request] = []
         self.paths: list[str] = []

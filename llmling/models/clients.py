@@ -57,19 +57,35 @@ async def _keep(opened: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
 
 
 async def _forget_clients() -> None:
-    # litellm caches its clients under `...-<id of the loop>`. The id may be given again to a later loop, so they go
-    # with this one. Nothing is imported: without litellm there is nothing to close.
-    cache: Any = getattr(sys.modules.get("litellm"), "in_memory_llm_clients_cache", None)
-    entries: dict[str, Any] = getattr(cache, "cache_dict", {})
-    mark = f"-{id(asyncio.get_running_loop())}"
-    for key in [key for key in entries if key.endswith(mark)]:
-        client = entries.pop(key)
-        closing = getattr(client, "close", None) or getattr(client, "aclose", None)
-        if closing is None:
-            continue
-        try:
-            result = closing()
-            if asyncio.iscoroutine(result):
-                await result
-        except (OSError, RuntimeError) as error:
-            logger.warning("an HTTP client did not close: %s", error)
+    # litellm caches its clients under `...-<id of the loop>`, or without it when it made them in a thread. The id may
+    # be given again to a later loop, so they go with this one. Nothing is imported: without litellm there are none.
+    litellm = sys.modules.get("litellm")
+    names: dict[str, Any] = vars(litellm) if litellm else {}
+    cached: dict[str, Any] = getattr(names.get("in_memory_llm_clients_cache"), "cache_dict", {})
+    loop = asyncio.get_running_loop()
+    for key, client in list(cached.items()):
+        if key.endswith(f"-{id(loop)}") or _loop_of(client) is loop:
+            cached.pop(key, None)
+            await _close(client)
+    # One more, made on first use and again once it is gone.
+    shared = names.get("module_level_aclient")
+    if _loop_of(shared) is loop:
+        del names["module_level_aclient"]
+        await _close(shared)
+
+
+async def _close(client: Any) -> None:
+    closing = getattr(client, "close", None) or getattr(client, "aclose", None)
+    try:
+        result = closing() if closing else None
+        if asyncio.iscoroutine(result):
+            await result
+    except (OSError, RuntimeError) as error:
+        logger.warning("an HTTP client did not close: %s", error)
+
+
+def _loop_of(client: Any) -> Any:
+    """Return the loop of the session below litellm's handler, httpx's client and its transport; None without one."""
+    inner = getattr(client, "client", None) or getattr(client, "_client", None)
+    transport = getattr(inner, "_transport", None)
+    return getattr(getattr(transport, "client", None), "_loop", None)

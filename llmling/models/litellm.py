@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -229,7 +230,13 @@ def _route(litellm: Any, config: LiteLLMModelConfig) -> _Route:
             f"model {config.name!r} names no provider that is known: write provider/model, such as openai/gpt-4o-mini",
             attempts=0,
         ) from None
-    candidates = (config.name, f"{provider}/{model}", model)
+    if provider == "ollama_chat":
+        # Of a model it does not know litellm asks the server after every answer, blocking the loop.
+        free = {"litellm_provider": provider, "mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
+        litellm.model_cost.setdefault(name, free)
+        candidates = (name,)
+    else:
+        candidates = (config.name, f"{provider}/{model}", model)
     key = next((candidate for candidate in candidates if candidate in litellm.model_cost), None)
     # An unknown name on an OpenAI-compatible server is tried; asking litellm about Ollama would block the loop.
     sends_schema = provider == "ollama_chat" or (provider in _OPENAI_LIKE and key is None)
@@ -273,6 +280,12 @@ def _import() -> Any:
         litellm: Any = importlib.import_module("litellm")
         # Fills its cache while the environment says not to ask the network for it.
         importlib.import_module("litellm.anthropic_beta_headers_manager").is_beta_header_supported("", "anthropic")
+        types: Any = importlib.import_module("litellm.types.utils")
+        with warnings.catch_warnings():
+            # pydantic builds these on first use, and warns of an annotation in them that the user cannot mend.
+            warnings.simplefilter("ignore", UserWarning)
+            for name in ("Message", "Delta", "ModelResponse", "ModelResponseStream"):
+                getattr(types, name)()
     litellm.suppress_debug_info = True
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         log = logging.getLogger(name)

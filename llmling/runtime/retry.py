@@ -84,6 +84,8 @@ class _Tries:
     ) -> None:
         self._model = model
         self._policy = policy
+        # A model that asks several others has made all the tries there are; asking it again would multiply them.
+        self._most = 1 if getattr(model, "retries_by_itself", False) else policy.attempts
         self._clock = clock
         self._deadline = deadline
         self._on_retry = on_retry
@@ -128,7 +130,7 @@ class _Tries:
             raise error
         self._requests += error.attempts
         self._last = error
-        if not error.retryable or self._tries >= self._policy.attempts:
+        if not error.retryable or self._tries >= self._most:
             raise self.final(error, counted=True) from error
         wait_s = self._backoff_s(error)
         left_s = self.left_s()

@@ -1,0 +1,77 @@
+"""Several models in order: the next one is asked when one has failed for good."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import cast
+
+from llmling import plugins
+from llmling.errors import ModelError
+from llmling.manifest.models import FallbackModelConfig
+from llmling.protocols import Model, ModelRequest, ModelResponse, TextDelta
+from llmling.runtime.retry import request_with_retries, stream_with_retries
+from llmling.runtime.services import Services
+
+
+class FallbackModel:
+    """Asks each model with the tries of `request.retries`; a failure that no try can mend goes straight to the next."""
+
+    retries_by_itself = True
+
+    def __init__(self, config: FallbackModelConfig, services: Services) -> None:
+        self._models = [cast("Model", plugins.create("models", model, services)) for model in config.models]
+        self._clock = services.clock
+
+    @property
+    def name(self) -> str:
+        """The names of its models, in order."""
+        return " | ".join(model.name for model in self._models)
+
+    async def request(self, request: ModelRequest) -> ModelResponse:
+        """Return the first answer; its `model` says whose it is.
+
+        Raises:
+            ModelError: Every model failed; the message has each one's reason, `attempts` the requests of all.
+        """
+        failures: list[ModelError] = []
+        for model in self._models:
+            try:
+                return await request_with_retries(model, request, request.retries, clock=self._clock)
+            except ModelError as error:
+                failures.append(error)
+        raise self._all_failed(failures)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[TextDelta | ModelResponse, None]:
+        """Yield the first answer that begins; once text was yielded, its failure is final.
+
+        Raises:
+            ModelError: Every model failed before it yielded anything, or one failed after.
+        """
+        failures: list[ModelError] = []
+        for model in self._models:
+            silent = True
+            parts = stream_with_retries(model, request, request.retries, clock=self._clock)
+            try:
+                async for part in parts:
+                    silent = False
+                    yield part
+                return
+            except ModelError as error:
+                if not silent:
+                    raise
+                failures.append(error)
+            finally:
+                await parts.aclose()
+        raise self._all_failed(failures)
+
+    def _all_failed(self, failures: list[ModelError]) -> ModelError:
+        last = failures[-1]
+        waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
+        return ModelError(
+            "every model failed: " + "; ".join(str(failure) for failure in failures),
+            status=last.status,
+            provider=last.provider,
+            attempts=sum(failure.attempts for failure in failures),
+            retryable=any(failure.retryable for failure in failures),
+            retry_after_s=min(waits, default=None),
+        )

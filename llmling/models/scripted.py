@@ -1,0 +1,263 @@
+"""Models that answer from a script: a list of replies in Python, or a YAML file of patterns."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+from llmling.errors import ModelError, StartupError
+from llmling.manifest.base import Config, Count, Seconds
+from llmling.manifest.models import ScriptModelConfig
+from llmling.manifest.nodes import core_value
+from llmling.messages import Message, Part, TextPart, ToolCallPart, ToolCallResponsePart, Usage
+from llmling.models.offline import offline_response, pieces
+from llmling.protocols import ModelRequest, ModelResponse, TextDelta
+from llmling.runtime.clock import Clock
+from llmling.runtime.services import Services
+
+Reply: TypeAlias = "str | Message | ModelResponse | BaseException | Callable[[ModelRequest], Any]"
+"""What a scripted model can be told to answer; a callable gives one of the others and may be a coroutine function."""
+
+
+class ScriptedModel:
+    """Gives its replies in order, one per request, and keeps the requests in `requests`.
+
+    An exception among the replies is raised. A single callable instead of a list answers every request.
+
+    Example:
+        >>> model = ScriptedModel(["first answer", ModelError("overloaded", status=529, retryable=True), "third"])
+    """
+
+    def __init__(
+        self, replies: Iterable[Reply] | Callable[[ModelRequest], Any] = (), *, name: str = "scripted"
+    ) -> None:
+        self._always = replies if callable(replies) else None
+        self._replies: list[Reply] = [] if callable(replies) else list(replies)
+        self._name = name
+        self.requests: list[ModelRequest] = []
+
+    @property
+    def name(self) -> str:
+        """The name it was given."""
+        return self._name
+
+    async def request(self, request: ModelRequest) -> ModelResponse:
+        """Return the next reply.
+
+        Raises:
+            ModelError: There is no reply left; or whatever error the script holds.
+        """
+        self.requests.append(request)
+        if self._always is None and len(self.requests) > len(self._replies):
+            raise ModelError(
+                f"{self._name}: request {len(self.requests)}, but the script has {len(self._replies)} replies; "
+                f"the last message was: {_short(_last_text(request))!r}"
+            )
+        reply: Any = self._always or self._replies[len(self.requests) - 1]
+        while callable(reply):
+            reply = reply(request)
+            if inspect.isawaitable(reply):
+                reply = await reply
+        return self._response(reply, request)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[TextDelta | ModelResponse, None]:
+        """Yield the next reply word by word and, last, whole."""
+        response = await self.request(request)
+        for piece in pieces(response.message.text):
+            yield TextDelta(piece)
+        yield response
+
+    def _response(self, reply: Any, request: ModelRequest) -> ModelResponse:
+        if isinstance(reply, BaseException):
+            raise reply
+        if isinstance(reply, ModelResponse):
+            return reply
+        message = Message.assistant(reply) if isinstance(reply, str) else reply
+        if not isinstance(message, Message):
+            raise TypeError(f"a scripted reply must be a text, Message, ModelResponse or exception, not {reply!r}")
+        return offline_response(message, request, self._name)
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return value
+
+
+def _error(value: Any) -> Any:
+    return value if not isinstance(value, str) or not value.isdigit() else int(value)
+
+
+class ScriptCall(Config):
+    """A tool call of a scripted reply."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class ScriptUsage(Config):
+    """Tokens a scripted reply says it used."""
+
+    input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
+
+
+class ScriptEntry(Config):
+    """One entry of a script."""
+
+    match: Annotated[str, AfterValidator(_pattern)] = ""
+    reply: str = ""
+    tool_calls: list[ScriptCall] = Field(default_factory=list[ScriptCall])
+    delay_s: Seconds = 0.0
+    error: Annotated[Literal[429, 500, "timeout"] | None, BeforeValidator(_error)] = None
+    usage: ScriptUsage | None = None
+    times: Count | None = None
+
+
+class ScriptModel:
+    """Answers with the first entry whose pattern is found in the last message and that has not been used up."""
+
+    def __init__(self, name: str, path: Path, entries: list[ScriptEntry], clock: Clock) -> None:
+        self._name = name
+        self._path = path
+        self._entries = [(entry, re.compile(entry.match)) for entry in entries]
+        self._left = [entry.times for entry in entries]
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        """`demo:` and the path as the user wrote it."""
+        return self._name
+
+    async def request(self, request: ModelRequest) -> ModelResponse:
+        """Return the reply of the matching entry, after its delay.
+
+        Raises:
+            ModelError: No entry matches, the entry says so, or its delay is longer than the request may take.
+        """
+        entry = self._take(_last_text(request))
+        late = entry.delay_s > request.timeout_s
+        if entry.delay_s:
+            await self._clock.sleep(min(entry.delay_s, request.timeout_s))
+        if late or entry.error == "timeout":
+            limit = f" within {request.timeout_s:g} s" if late else " in time"
+            raise ModelError(f"{self._name}: no answer{limit} (scripted)", provider="demo", retryable=True)
+        if entry.error is not None:
+            said = entry.reply or "scripted error"
+            raise ModelError(
+                f"{self._name}: answered {entry.error}: {said}", status=entry.error, provider="demo", retryable=True
+            )
+        calls = [
+            ToolCallPart(f"script_{len(request.messages)}_{place}", call.name, call.arguments)
+            for place, call in enumerate(entry.tool_calls)
+        ]
+        texts: list[Part] = [TextPart(entry.reply)] if entry.reply or not calls else []
+        used = entry.usage and Usage(entry.usage.input_tokens, entry.usage.output_tokens, requests=1)
+        return offline_response(Message("assistant", (*texts, *calls)), request, self._name, used)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[TextDelta | ModelResponse, None]:
+        """Yield the reply word by word and, last, whole."""
+        response = await self.request(request)
+        for piece in pieces(response.message.text):
+            yield TextDelta(piece)
+        yield response
+
+    def _take(self, text: str) -> ScriptEntry:
+        for place, (entry, pattern) in enumerate(self._entries):
+            left = self._left[place]
+            if left == 0 or not pattern.search(text):
+                continue
+            if left is not None:
+                self._left[place] = left - 1
+            return entry
+        raise ModelError(
+            f"no entry of {self._path} matches the last message {_short(text)!r}; an entry without `match:` at the "
+            f"end answers everything else",
+            provider="demo",
+        )
+
+
+def script_model(config: ScriptModelConfig, services: Services) -> ScriptModel:
+    """Build the model of `demo:script.yml`; the path starts at the manifest's folder.
+
+    Raises:
+        StartupError: The file cannot be read, or one of its entries is wrong.
+    """
+    path = services.folder / config.path
+    return ScriptModel(f"demo:{config.path}", path, read_script(path), services.clock)
+
+
+def read_script(path: Path) -> list[ScriptEntry]:
+    """Return the entries of a script.
+
+    Raises:
+        StartupError: The file cannot be read or one of its entries is wrong; the message names file, line and entry.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise StartupError(f"demo script {path}: {error.strerror or error}", usage=True) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StartupError(f"demo script {path}: {' '.join(str(error).split())}", usage=True) from None
+    if not isinstance(root, yaml.SequenceNode):
+        raise StartupError(f"demo script {path}: it must be a list of entries, such as `- reply: Hello`", usage=True)
+    return [_entry(path, number, node) for number, node in enumerate(root.value, 1)]
+
+
+def _entry(path: Path, number: int, node: yaml.Node) -> ScriptEntry:
+    where = f"demo script {path}:{node.start_mark.line + 1}: entry {number}"
+    try:
+        return ScriptEntry.model_validate(_value(node))
+    except ValidationError as error:
+        known = ", ".join(ScriptEntry.model_fields)
+        reasons = [
+            f"unknown key {_at(problem['loc'])!r}; known: {known}"
+            if problem["type"] == "extra_forbidden"
+            else f"{_at(problem['loc']) or 'the entry'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise StartupError(f"{where}: {'; '.join(reasons)}", usage=True) from None
+    except ValueError as error:
+        raise StartupError(f"{where}: {error}", usage=True) from None
+
+
+def _value(node: yaml.Node, depth: int = 0) -> Any:
+    """Return what a node says, by the rules of the manifest: `yes` and `on` are texts."""
+    if depth > 50:
+        raise ValueError("nested too deeply")
+    if isinstance(node, yaml.ScalarNode):
+        return core_value(node.value) if node.style is None else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, depth + 1) for item in node.value]
+    mapping: dict[str, Any] = {}
+    for key, value in node.value:
+        if key.value in mapping:
+            raise ValueError(f"key {key.value!r} stands there twice")
+        mapping[key.value] = _value(value, depth + 1)
+    return mapping
+
+
+def _at(loc: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, loc))
+
+
+def _last_text(request: ModelRequest) -> str:
+    parts = request.messages[-1].parts if request.messages else ()
+    texts = [
+        part.response if isinstance(part, ToolCallResponsePart) else part.content
+        for part in parts
+        if not isinstance(part, ToolCallPart)
+    ]
+    return "\n".join(texts)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."
