@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmling.errors import SinkError, StartupError
+from llmling.errors import SinkError
 from llmling.manifest.sinks import FileSinkConfig
 from llmling.protocols import Answer
 from llmling.runtime.output import dump
@@ -41,8 +41,6 @@ class FileSink:
         tag = _FIRST_TAG.search(config.path)
         literal = config.path[: tag.start()] if tag else config.path
         self._fixed = literal[: literal.rfind("/") + 1]
-        if tag and not self._fixed.strip("/") and self._fixed:
-            raise StartupError(f"file sink {config.path!r}: write a folder before the first {{{{", usage=True)
         self._folder = services.folder / self._fixed
         self._render = template(config.path)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from llmling.errors import SinkError, StartupError
+from llmling.errors import SinkError
 from llmling.events import Event
 from llmling.manifest.sinks import FileSinkConfig
 from llmling.messages import Message
@@ -203,7 +203,7 @@ async def test_the_folder_in_the_manifest_may_lie_anywhere(jail: Path, path: str
 
 
 def test_a_template_from_the_root_needs_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="write a folder before the first"):
+    with pytest.raises(ValidationError, match="write a folder before the first tag"):
         sink(tmp_path, "/{{ event.data.path }}")
 
 
