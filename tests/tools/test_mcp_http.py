@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
@@ -37,16 +38,34 @@ def port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def running(port: int, *args: str) -> AsyncGenerator[None, None]:
-    process = await asyncio.create_subprocess_exec(sys.executable, str(SERVER), str(port), *args)
+async def prepared(port: int, *args: str) -> AsyncGenerator[asyncio.subprocess.Process, None]:
+    """A server that has loaded and listens when told to."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(SERVER), str(port), *args, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
-        async with asyncio.timeout(20):
-            while not await listens(port):  # noqa: ASYNC110 - another process sets no event
-                await asyncio.sleep(0.02)
-        yield
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"prepared\n"
+        yield process
     finally:
-        process.kill()
-        await process.wait()
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def listen(process: asyncio.subprocess.Process, port: int) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    async with asyncio.timeout(20):
+        while not await listens(port):  # noqa: ASYNC110 - another process sets no event
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def running(port: int, *args: str) -> AsyncGenerator[None, None]:
+    async with prepared(port, *args) as process:
+        await listen(process, port)
+        yield
 
 
 async def listens(port: int) -> bool:
@@ -103,20 +122,24 @@ async def test_a_server_that_starts_later_is_found(port: int) -> None:
 
 @pytest.mark.parametrize("args", [(), ("--legacy",)])
 async def test_a_restarted_server_answers_the_next_call(port: int, args: tuple[str, ...]) -> None:
-    async with reach(port) as server:
+    async with reach(port) as server, prepared(port, *args) as next_one, prepared(port, *args) as last_one:
         async with running(port, *args):
             assert await server.wait_ready(20)
             first = await named(server, "hello").call({"name": "x"})
         # It is down: this call surely never arrived, so it waits for the server to return although it is unmarked.
         call = asyncio.create_task(named(server, "hello").call({"name": "x"}))
-        await asyncio.sleep(0.1)
-        async with running(port, *args):
-            second = await call
+        async with asyncio.timeout(5):
+            while server.state == "ready":  # noqa: ASYNC110 - waits for the state, not for an event of the test
+                await asyncio.sleep(0.01)
+        await listen(next_one, port)
+        second = await call
         assert re.sub(r"\d+", "", first) == re.sub(r"\d+", "", second)
         assert first != second
-        async with running(port, *args):
-            # Restarted between two calls: a session of before is forgotten, which the caller need not know.
-            third = await named(server, "hello").call({"name": "x"})
+        next_one.kill()
+        await next_one.wait()
+        await listen(last_one, port)
+        # Restarted between two calls: a session of before is forgotten, which the caller need not know.
+        third = await named(server, "hello").call({"name": "x"})
         assert third not in {first, second}
 
 

@@ -20,10 +20,10 @@ from pydantic_core import to_json
 
 from llmling.errors import ToolError
 from llmling.manifest.tools import HttpServerConfig, StdioServerConfig
-from llmling.tools.mcp.http import Attempt, HttpTransport, current_attempt
+from llmling.tools.mcp.http import HttpTransport
 from llmling.tools.mcp.process import new_mark
 from llmling.tools.mcp.stdio import Command, StdioTransport
-from llmling.tools.mcp.tool import ConnectionLost, Offer
+from llmling.tools.mcp.tool import Attempt, ConnectionLost, Offer, current_attempt
 
 T = TypeVar("T")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from contextvars import ContextVar
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -13,21 +11,12 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
 from llmling.runtime.lifespan import leaf, reason
+from llmling.tools.mcp.tool import current_attempt
 
 LONGEST_SSE_EVENT = 16 * 1024 * 1024
 
 _CONNECT_S = 30.0
 _READ_S = 300.0
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One request of ours; `refused` once a connection for it could not even be made."""
-
-    refused: bool = False
-
-
-current_attempt: ContextVar[Attempt | None] = ContextVar("llmling_mcp_attempt", default=None)
 
 
 class _HttpClient(httpx2.AsyncClient):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,6 +29,7 @@ RECOVERY_S = 5.0
 PROBE_S = 5.0
 """Least time a server that left a call unanswered has to list its tools before it is replaced, in seconds."""
 
+_HURRY_S = 0.5
 _CLOSE_S = 6.0
 _KILL_S = 3.0
 
@@ -164,15 +165,17 @@ class McpServer:
             raise
 
     async def _available(self) -> Connection:
-        self._supervisor.hurry()
         limit = asyncio.timeout(min(self.call_timeout_s, RECOVERY_S))
         try:
             async with limit:
                 while (connection := self._connection) is None or not connection.alive:
                     if self.state == "stopped":
                         raise ToolError(f"MCP server {self.name!r} is not available: it was stopped")
+                    self._supervisor.hurry()
                     self._up.clear()
-                    await self._up.wait()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_HURRY_S):
+                            await self._up.wait()
         except TimeoutError:
             self._unavailable()
         return connection

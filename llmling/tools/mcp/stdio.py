@@ -26,6 +26,7 @@ from llmling.runtime.lifespan import leaf, reason
 from llmling.runtime.threads import run_in_thread
 from llmling.tools.mcp.process import MARK, kill_marked, kill_orphans_once
 from llmling.tools.mcp.stderr import StderrLog, stderr_log
+from llmling.tools.mcp.tool import current_attempt
 
 LONGEST_LINE = 32 * 1024 * 1024
 
@@ -115,6 +116,8 @@ class _Writer:
     async def send(self, item: SessionMessage, /) -> None:
         text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
         if self._writer.is_closing():
+            if (attempt := current_attempt.get()) is not None:
+                attempt.refused = True
             raise anyio.ClosedResourceError
         try:
             self._writer.write(text.encode() + b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,16 @@ class ConnectionLost(Exception):
     def __init__(self, why: str, *, sent: bool) -> None:
         super().__init__(why)
         self.sent = sent
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request of ours; `refused` once it is certain that it could not be sent."""
+
+    refused: bool = False
+
+
+current_attempt: ContextVar[Attempt | None] = ContextVar("llmling_mcp_attempt", default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""An MCP server over streamable HTTP: `http_server.py PORT [--token TOKEN] [--legacy]`."""
+"""An MCP server over streamable HTTP, `http_server.py PORT [--token TOKEN] [--legacy]`; a line of input starts it."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import sys
 
 import uvicorn
 from mcp.server import MCPServer
@@ -93,4 +94,8 @@ if __name__ == "__main__":
     app: ASGIApp = server.streamable_http_app()
     app = legacy(app) if options.legacy else app
     app = guarded(app, options.token) if options.token else app
+    # Loading takes long on a busy machine; from here on it does not.
+    sys.stdout.write("prepared\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")
