@@ -279,7 +279,8 @@ def _repair(kind: str, node: Node) -> str:
     if kind == "string_type":
         return f'put it in quotes: "{node.text}"'
     if kind == "list_type":
-        return f"write [{node.text}]" if "\n" not in node.text else "write a list"
+        text = node.text if node.plain else f'"{node.text}"'
+        return f"write [{text}]" if "\n" not in text else "write a list"
     if kind == "bool_type" and (word := node.text.lower()) in {"yes", "on", "no", "off", "1", "0"}:
         return f"write {'true' if word in {'yes', 'on', '1'} else 'false'}"
     return ""
