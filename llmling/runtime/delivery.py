@@ -39,9 +39,20 @@ class Deliveries:
             await self._send(node, result, work)
             successors = await self._successors(node, result.message, work, work.delivery.id, work.delivery.hops)
         except DecisionNeeded as error:
+            logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, error)
             return self._ended(node, Waiting(str(error)))
         except LLMlingError as error:
-            return self._ended(node, self._failed(error, work, context.meter.cost_usd))
+            settlement = self._failed(error, work, context.meter.cost_usd)
+            if isinstance(settlement, Again):
+                logger.warning(
+                    "event %s, agent %r, try %d failed: %s; next try in %.1f s",
+                    work.event.id,
+                    node.name,
+                    work.attempt,
+                    error,
+                    settlement.after_s,
+                )
+            return self._ended(node, settlement)
         settlement = Done(result.response, tuple(successors), context.meter.usage, context.meter.cost_usd, result.model)
         return self._ended(node, settlement)
 
