@@ -26,10 +26,10 @@ docs: .venv/.installed ## write docs/reference anew from the code
 	@$(BIN)/python docs/generate.py
 
 bench: .venv/.installed ## throughput and latency of the pool on this machine
-	@$(BIN)/python benchmarks/pool.py
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 chaos: .venv/.installed-test ## real kills under load, at full length
-	@LLMLING_CHAOS=full $(BIN)/python -m pytest -m chaos --timeout 3600
+	@CHAOS=1 $(BIN)/python -m pytest -m chaos --timeout 3600 --durations 0
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-7s %s\n", $$1, $$2 }'
