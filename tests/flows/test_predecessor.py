@@ -13,7 +13,9 @@ import re
 from pathlib import Path
 
 import pytest
-from defects import DEFECTS, Absent
+from defects import Absent, Defect
+from defects_of_pools import COMMANDS, POOL, ROUTING, UNUSED
+from defects_of_triggers import COMMON, FILES, OTHER_SOURCES, SHUTDOWN, WEBHOOKS
 
 from llmling import Manifest
 from llmling.errors import ManifestError
@@ -22,6 +24,17 @@ from llmling.manifest import check
 TESTS = Path(__file__).parents[1]
 MARK = re.compile(r"(?:(?P<key>\w+): )?⟦\"?(?P<word>[\w./{}-]+)")
 
+DEFECTS: dict[str, Defect] = {
+    **UNUSED,
+    **ROUTING,
+    **COMMANDS,
+    **COMMON,
+    **FILES,
+    **WEBHOOKS,
+    **OTHER_SOURCES,
+    **SHUTDOWN,
+    **POOL,
+}
 ABSENT = [
     pytest.param(absent.manifest, id=f"{name}-{number}")
     for name, defect in DEFECTS.items()

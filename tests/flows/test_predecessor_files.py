@@ -21,6 +21,8 @@ agents:
     triggers: [{type: file, name: watch, paths: [inbox], settle_s: 0.1OPTIONS}]
 """
 
+PATHS = ("docs/**/*.md", "docs", "docs/deep", "docs/*/*.md", "docs/deep/page.md")
+
 
 def watch(options: str = "") -> str:
     """Return the manifest with further keys of the trigger."""
@@ -32,26 +34,43 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
 
 
-@pytest.mark.parametrize("paths", ["docs/**/*.md", "docs", "docs/deep", "docs/*/*.md", "docs/deep/page.md"])
-async def test_globs_folders_and_files_fire_also_when_they_come_later(stage: Stage, paths: str) -> None:
-    async with stage.pool(watch().replace("inbox", paths)) as pool:
+async def test_globs_folders_and_files_fire_also_when_they_come_later(stage: Stage) -> None:
+    manifest = "server: false\nagents:\n" + "".join(
+        f"  a{number}: {{model: demo, triggers: [{{type: file, paths: ['{path}'], settle_s: 0.1}}]}}\n"
+        for number, path in enumerate(PATHS)
+    )
+    async with stage.pool(manifest) as pool:
         assert pool.ready() == []
         drop_file(stage.folder, "docs/deep/page.md", "a page")
-        (record,) = await stage.settled(1)
-    assert record.event.subject == "docs/deep/page.md"
+        await stage.settled(len(PATHS))
+    assert {record.agent for record in stage.done} == {f"a{number}" for number in range(len(PATHS))}
+    assert {record.event.subject for record in stage.done} == {"docs/deep/page.md"}
 
 
-@pytest.mark.parametrize("extensions", ["", ", extensions: [.md]"])
-async def test_ignoring_takes_patterns_and_needs_no_extensions(stage: Stage, extensions: str) -> None:
-    async with stage.pool(watch('ignore: ["**/draft-*", "cache/"]' + extensions)):
+async def test_ignoring_takes_patterns_and_needs_no_extensions(stage: Stage) -> None:
+    ignoring = 'type: file, paths: [inbox], settle_s: 0.1, ignore: ["**/draft-*", "cache/"]'
+    manifest = f"""
+server: false
+agents:
+  any: {{model: demo, triggers: [{{{ignoring}}}]}}
+  pages: {{model: demo, triggers: [{{{ignoring}, extensions: [.md]}}]}}
+"""
+    async with stage.pool(manifest):
         for name in ("draft-1.md", "sub/draft-2.md", "cache/a.md", ".git/b.md", "c.md~", "d.md.swp", "~e.md"):
             drop_file(stage.folder, f"inbox/{name}")
         drop_file(stage.folder, "inbox/sub/wanted.md")
-        await stage.settled(1)
+        drop_file(stage.folder, "inbox/data.csv")
+        await stage.settled(3)
         # A later scan meets all of them again.
         drop_file(stage.folder, "inbox/last.md")
-        await stage.settled(2)
-    assert {record.event.subject for record in stage.done} == {"inbox/sub/wanted.md", "inbox/last.md"}
+        await stage.settled(5)
+    assert {(record.agent, record.event.subject) for record in stage.done} == {
+        ("any", "inbox/sub/wanted.md"),
+        ("any", "inbox/data.csv"),
+        ("any", "inbox/last.md"),
+        ("pages", "inbox/sub/wanted.md"),
+        ("pages", "inbox/last.md"),
+    }
 
 
 async def test_a_file_is_read_when_its_writer_has_finished(stage: Stage) -> None:
