@@ -128,9 +128,7 @@ async def test_a_silent_server_costs_no_more_than_its_time() -> None:
         assert found is None or url not in found.reason
 
 
-async def test_the_choice_is_made_on_the_first_request_and_named(
-    server: LLMServer, clean: pytest.MonkeyPatch
-) -> None:
+async def test_the_choice_is_made_on_the_first_request_and_named(server: LLMServer, clean: pytest.MonkeyPatch) -> None:
     clean.setenv("OLLAMA_API_BASE", server.url)
     model = auto()
     assert (model.name, model.notice) == ("auto", None)

@@ -122,9 +122,7 @@ def test_the_same_text_gives_the_same_value() -> None:
 
 
 def test_values_come_from_the_text() -> None:
-    schema = obj(
-        text=STRING, email=STRING, path=STRING, count={"type": "integer"}, color={"enum": ["blue", "red"]}
-    )
+    schema = obj(text=STRING, email=STRING, path=STRING, count={"type": "integer"}, color={"enum": ["blue", "red"]})
     assert instance(schema, Material(TEXT)) == {
         "text": TEXT,
         "email": "ann@example.org",

@@ -79,9 +79,7 @@ async def test_waits_double_up_to_the_most_with_full_jitter() -> None:
 
 async def test_never_earlier_than_the_provider_asked() -> None:
     clock, model = FakeClock(), ScriptedModel([failure(429, retry_after_s=20.0), "ok"])
-    asking = asyncio.create_task(
-        request_with_retries(model, REQUEST, RetryPolicy(max_backoff_s=1.0), clock=clock)
-    )
+    asking = asyncio.create_task(request_with_retries(model, REQUEST, RetryPolicy(max_backoff_s=1.0), clock=clock))
     await clock.asleep()
     await clock.advance(19.9)
     assert not asking.done()
