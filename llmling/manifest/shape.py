@@ -46,7 +46,7 @@ _BOUNDS = {
 }  # fmt: skip
 _PATTERNS = {
     "^https?://": "should start with http:// or https://",
-    r"^/[^\s?#{}]*$": "should start with / and hold no space, parameter, ? or #",
+    r"^/[^\s?#{}*]*$": "should start with / and hold no space, parameter, wildcard, ? or #",
     "^[A-Za-z0-9_.-]{0,64}$": "may hold up to 64 letters, digits, and . _ -",
     "^[A-Za-z0-9_-]{1,64}$": "may hold 1 to 64 letters, digits, and _ -",
 }

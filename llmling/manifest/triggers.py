@@ -152,8 +152,8 @@ class WebhookTriggerConfig(TriggerBase):
     """Address to listen on; one that others can reach needs `auth` or `allow_unauthenticated: true`."""
     port: Port = 8000
     """Port; several webhooks may share one."""
-    path: str = Field(default="/webhook", pattern=r"^/[^\s?#{}]*$")
-    """Path, unique per host and port; it has no parameters."""
+    path: str = Field(default="/webhook", pattern=r"^/[^\s?#{}*]*$")
+    """Path, unique per host and port; it has no parameters and no wildcards."""
     auth: AuthConfig = NoAuth()
     """Who may post; absent: anyone who reaches the port."""
     allow_unauthenticated: Truth = False

@@ -42,7 +42,7 @@ COMMON = {
     "4.e.4": defect("no cap of cost", "runtime/test_agent.py::test_limits_end_a_run_and_name_their_key"),
     "4.e.5": defect("no pause of a trigger", trigger(f"{FILE}, ⟦paused: true"), trigger(f"{WEBHOOK}, ⟦pause: true")),
     "4.f.1": defect(
-        "no loop guard: an agent that writes into the folder it watches triggers itself",
+        "no loop guard: an agent whose answers are written into the folder it watches triggers itself",
         "test_an_agent_that_writes_where_it_watches_is_refused",
         "manifest/test_planted_mistakes.py::test_every_mistake_has_its_place",
     ),
@@ -159,7 +159,11 @@ WEBHOOKS = {
     "4.webhook.11": defect(
         "a body that is not JSON is a 500", "test_what_is_wrong_with_a_post_has_a_status_of_its_own"
     ),
-    "4.webhook.12": defect("no parameters in the path", trigger(f'{WEBHOOK}, path: ⟦"/hooks/{{path}}"')),
+    "4.webhook.12": defect(
+        "no parameters in the path",
+        trigger(f'{WEBHOOK}, path: ⟦"/hooks/{{path}}"'),
+        trigger(f'{WEBHOOK}, path: ⟦"/hooks/*"'),
+    ),
     "4.webhook.13": defect(
         "no GET and no handshake to verify the address",
         trigger(f"{WEBHOOK}, ⟦methods: [GET], ⟦verify_token: abc"),
