@@ -12,7 +12,7 @@ from llmling.errors import Problem
 from llmling.manifest.models import AutoModelConfig, FallbackModelConfig, LiteLLMModelConfig, ScriptModelConfig
 from llmling.manifest.root import Manifest
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, WebhookTriggerConfig
-from llmling.models.keys import missing_key
+from llmling.models.keys import KEYS, missing_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,12 @@ def model_name(config: Any) -> str:
             return "auto"
         case _:
             return str(config.type)
+
+
+def keys_set(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the names of the variables with a provider's key that are set, never a value."""
+    env = os.environ if env is None else env
+    return tuple(dict.fromkeys(name for names in KEYS.values() for name in names if env.get(name)))
 
 
 def listens(config: Any) -> str:
