@@ -69,6 +69,7 @@ class RunLoop:
         self._cost_usd: float | None = None
         self._model = profile.model.name
         self._demo = False
+        self._deadline: float | None = None
         self._reasks_left = profile.retries.attempts - 1
 
     async def run(self, messages: Sequence[Message]) -> RunResult:
@@ -80,6 +81,8 @@ class RunLoop:
         started = time.perf_counter()
         self._say("run_started", f"{self._profile.agent} started", model=self._model)
         timeout_s = self._profile.limits.timeout_s
+        # A little before the run's own end, so that a model that is too slow is named instead of the run.
+        self._deadline = self._profile.clock.monotonic() + timeout_s - min(0.1, timeout_s / 20)
         try:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -163,7 +166,12 @@ class RunLoop:
             response = await self._streamed(request)
         else:
             response = await request_with_retries(
-                profile.model, request, profile.retries, clock=profile.clock, on_retry=self._retried
+                profile.model,
+                request,
+                profile.retries,
+                clock=profile.clock,
+                deadline=self._deadline,
+                on_retry=self._retried,
             )
         self._context.meter.add(response.usage, response.cost_usd)
         return response, False
@@ -171,7 +179,12 @@ class RunLoop:
     async def _streamed(self, request: ModelRequest) -> ModelResponse:
         profile = self._profile
         async for part in stream_with_retries(
-            profile.model, request, profile.retries, clock=profile.clock, on_retry=self._retried
+            profile.model,
+            request,
+            profile.retries,
+            clock=profile.clock,
+            deadline=self._deadline,
+            on_retry=self._retried,
         ):
             if isinstance(part, TextDelta):
                 self._say("text_delta", part.text)
