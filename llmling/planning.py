@@ -116,7 +116,7 @@ def _agent(name: str, manifest: Manifest, env: Mapping[str, str]) -> PlannedAgen
         place = manifest.locate("teams", name)
         return PlannedAgent(name, f"team ({team.mode})", "", tuple(team.members), (), (), (), sinks, None, place)
     agent = manifest.agents[name]
-    missing = missing_key(agent.model, env)
+    missing = missing_keys(agent.model, env)
     return PlannedAgent(
         name=name,
         kind="agent",
@@ -126,7 +126,7 @@ def _agent(name: str, manifest: Manifest, env: Mapping[str, str]) -> PlannedAgen
         mcp_servers=tuple(s if isinstance(s, str) else _server(s) for s in agent.mcp_servers),
         knowledge=tuple(_short(source) for source in agent.knowledge),
         sinks=tuple(_short(sink) for sink in agent.sinks),
-        missing_key=None if missing is None else str(missing),
+        missing_key="; ".join(str(key) for key in missing) or None,
         place=manifest.locate("agents", name, "model"),
     )
 
