@@ -12,7 +12,7 @@ from llmling.errors import Problem
 from llmling.manifest.models import AutoModelConfig, FallbackModelConfig, LiteLLMModelConfig, ScriptModelConfig
 from llmling.manifest.root import Manifest
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, WebhookTriggerConfig
-from llmling.models.keys import KEYS, missing_key
+from llmling.models.keys import KEYS, missing_keys
 
 
 @dataclass(frozen=True, slots=True)

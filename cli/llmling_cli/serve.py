@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,9 @@ def serve(
 ) -> int:
     """Run the pool until SIGINT or SIGTERM and return the exit code; a second signal ends the process at once."""
     console.log_to_stderr(log_format, debug=debug)
+    if not json:
+        # The notice of the report says it, once.
+        logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
     return asyncio.run(_serve(manifest, model, json=json))
 
 

@@ -19,7 +19,7 @@ from llmling.models.keys import KEYS
 from llmling.protocols import Model, ModelRequest, ModelResponse, TextDelta
 from llmling.runtime.services import Services
 
-logger = logging.getLogger("llmling.models")
+logger = logging.getLogger("llmling.models.auto")
 
 PREFERRED: tuple[tuple[str, str], ...] = (
     ("openai", "openai/gpt-4o-mini"),
@@ -152,6 +152,7 @@ async def _choice(env: Mapping[str, str]) -> AutoChoice:
             choice = shared.choice = await resolve_auto(env)
             shared.seen = seen
             name = choice.config.name if isinstance(choice.config, LiteLLMModelConfig) else "demo"
+            # Whoever shows `notice` to a person can silence this logger, so that it is said once.
             logger.log(logging.WARNING if choice.loud else logging.INFO, "model auto: %s: %s", name, choice.reason)
     return shared.choice
 
