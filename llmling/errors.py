@@ -1,20 +1,20 @@
 """Every exception of llmling.
 
-    LLMlingError
-    ├── ManifestError            the manifest is wrong; carries all problems of all its files
-    ├── StartupError             a part could not be started
-    ├── EngineError              the store of events cannot be used
-    │   ├── EngineBusy           another process holds it
-    │   └── Full                 no room for another event right now (retry_after_s)
-    ├── RunError                 one run of an agent failed
-    │   ├── ModelError           the model or its provider failed (status, provider, attempts, retryable)
-    │   ├── LimitExceeded        a limit of the run was reached
-    │   ├── OutputError          the answer never matched the output schema
-    │   ├── DecisionNeeded       a tool call was in flight at a crash and may not be repeated blindly
-    │   ├── SinkError            an answer did not arrive where it should (retryable)
-    │   └── BudgetExceeded       money or tokens for the period are spent
-    ├── ToolError                a tool failed; the model sees the text
-    └── SyncInAsyncError         a sync method was called inside a running event loop
+LLMlingError
+├── ManifestError            the manifest is wrong; carries all problems of all its files
+├── StartupError             a part could not be started
+├── EngineError              the store of events cannot be used
+│   ├── EngineBusy           another process holds it
+│   └── Full                 no room for another event right now (retry_after_s)
+├── RunError                 one run of an agent failed
+│   ├── ModelError           the model or its provider failed (status, provider, attempts, retryable)
+│   ├── LimitExceeded        a limit of the run was reached
+│   ├── OutputError          the answer never matched the output schema
+│   ├── DecisionNeeded       a tool call was in flight at a crash and may not be repeated blindly
+│   ├── SinkError            an answer did not arrive where it should (retryable)
+│   └── BudgetExceeded       money or tokens for the period are spent
+├── ToolError                a tool failed; the model sees the text
+└── SyncInAsyncError         a sync method was called inside a running event loop
 """
 
 from __future__ import annotations

@@ -179,10 +179,10 @@ async def test_two_pools_on_one_file_or_one_folder_refuse(tmp_path: Path) -> Non
 async def test_a_port_in_use_names_the_trigger(tmp_path: Path) -> None:
     port = free_port()
     path = write(tmp_path, WEBHOOK.format(engine="memory", drain=1, port=port))
-    with socket.create_server(("127.0.0.1", port)):
-        with pytest.raises(StartupError, match=f"port {port}.*'hook'") as caught:
-            async with AgentPool(path, model="demo"):
-                pass
+    refused = pytest.raises(StartupError, match=f"port {port}.*'hook'")
+    with socket.create_server(("127.0.0.1", port)), refused as caught:
+        async with AgentPool(path, model="demo"):
+            pass
     assert caught.value.usage
 
 
