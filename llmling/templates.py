@@ -6,11 +6,13 @@ Values are only ever inserted, never compiled, so text of an event cannot become
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmling.errors import RunError
@@ -51,7 +53,7 @@ def template(source: str) -> Callable[[Mapping[str, Any]], str]:
     try:
         compiled = _STRICT.from_string(source)
     except TemplateSyntaxError as error:
-        raise TemplateInvalid(error.message or "invalid template", error.lineno) from None
+        raise TemplateInvalid(_reason(error), error.lineno) from None
 
     def render(values: Mapping[str, Any]) -> str:
         try:
@@ -74,7 +76,7 @@ def expression(source: str) -> Callable[[Mapping[str, Any]], bool]:
     try:
         compiled = _LENIENT.compile_expression(source, undefined_to_none=True)
     except TemplateSyntaxError as error:
-        raise TemplateInvalid(error.message or "invalid expression", error.lineno) from None
+        raise TemplateInvalid(_reason(error), error.lineno) from None
 
     def evaluate(values: Mapping[str, Any]) -> bool:
         try:
@@ -86,6 +88,52 @@ def expression(source: str) -> Callable[[Mapping[str, Any]], bool]:
             raise TemplateFailed(f"expression {_short(source)} failed: {error}") from error
 
     return evaluate
+
+
+def names(source: str, *, whole: bool = True) -> Iterator[tuple[str, str | None, int]]:
+    """Yield what a valid template takes from outside: name, attribute (or None), and the line of its text.
+
+    With `whole` false the source is an expression. What is only asked whether it is defined, or has a default, is
+    left out, as are the names Jinja itself brings.
+
+    Raises:
+        TemplateInvalid: It reads other files, which templates cannot.
+    """
+    tree = _STRICT.parse(source if whole else f"{{{{ {source} }}}}")
+    for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
+        for found in tree.find_all(kind):
+            raise TemplateInvalid("a template cannot read other files; write the text here", found.lineno)
+    free = meta.find_undeclared_variables(tree)
+    spared = {id(test.node) for test in tree.find_all(nodes.Test) if test.name in {"defined", "undefined"}}
+    spared |= {id(item.node) for item in tree.find_all(nodes.Filter) if item.name in {"default", "d"}}
+    inner: set[int] = set()
+    for found in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if isinstance(found.node, nodes.Name) and found.node.name in free:
+            inner.add(id(found.node))
+            if id(found) not in spared:
+                yield found.node.name, _attribute(found), found.lineno
+    for found in tree.find_all(nodes.Name):
+        if found.name in free and found.ctx == "load" and id(found) not in spared | inner:
+            yield found.name, None, found.lineno
+
+
+def _attribute(node: nodes.Getattr | nodes.Getitem) -> str | None:
+    if isinstance(node, nodes.Getattr):
+        return node.attr
+    key = node.arg.value if isinstance(node.arg, nodes.Const) else None
+    return key if isinstance(key, str) else None
+
+
+_UNKNOWN = re.compile(r"No (filter|test) named '(.*)'")
+
+
+def _reason(error: TemplateSyntaxError) -> str:
+    text = (error.message or "malformed").removesuffix(".")
+    if (match := _UNKNOWN.match(text)) is not None:
+        known = _STRICT.filters if match[1] == "filter" else _STRICT.tests
+        close = difflib.get_close_matches(match[2], list(known), 1)
+        return f"no {match[1]} {match[2]!r}" + (f'; did you mean "{close[0]}"?' if close else "")
+    return text
 
 
 def _short(source: str) -> str:

@@ -27,15 +27,20 @@ from llmling import plugins, templates
 
 
 class Located(str):
-    """A text that remembers how to reach its file's folder from the manifest's: `""` for the manifest itself."""
+    """A text that remembers how to reach its file's folder from the manifest's: `""` for the manifest itself.
 
-    __slots__ = ("prefix",)
+    `filled` tells that a variable was in it: only then `"8000"` may stand for a number and `"true"` for a truth.
+    """
+
+    __slots__ = ("filled", "prefix")
+    filled: bool
     prefix: str
 
-    def __new__(cls, text: str, prefix: str = "") -> Located:
+    def __new__(cls, text: str, prefix: str = "", *, filled: bool = False) -> Located:
         """Return `text` as written in a file whose folder is `prefix`, relative to the manifest's."""
         self = super().__new__(cls, text)
         self.prefix = prefix
+        self.filled = filled
         return self
 
 
@@ -107,15 +112,28 @@ def _truth(value: Any) -> Any:
     # YAML 1.2: only `true` and `false` are booleans; the texts come from `${VAR}`.
     if isinstance(value, bool):
         return value
-    if value in {"true", "false"}:
+    if value in {"true", "false"} and _filled(value):
         return value == "true"
     raise PydanticCustomError("bool_type", "should be true or false")
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, bool):
+    # Other texts are left to pydantic, which says whether a whole number is wanted.
+    if isinstance(value, bool) or (isinstance(value, str) and not _filled(value) and _numeric(value)):
         raise PydanticCustomError("number_type", "should be a number")
     return value
+
+
+def _numeric(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _filled(value: str) -> bool:
+    return isinstance(value, Located) and value.filled
 
 
 def _text_or_mapping(value: Any) -> str | None:
@@ -138,8 +156,15 @@ def _expression(value: str) -> str:
     try:
         templates.expression(value)
     except templates.TemplateInvalid as error:
+        reason = str(error)
+        if value.strip().startswith("{{"):
+            reason = "write it without {{ }}"
+        elif not value.strip():
+            reason = "it is empty"
+        elif reason == "chunk after expression":
+            reason = "its end was expected earlier; compare with `==`, join with `and` or `or`"
         raise PydanticCustomError(
-            "expression", "invalid expression: {reason}", {"reason": str(error), "line": error.line}
+            "expression", "invalid expression: {reason}", {"reason": reason, "line": error.line}
         ) from None
     return value
 

@@ -10,6 +10,7 @@ from llmling.manifest.material import check_material
 from llmling.manifest.nodes import Loc, find
 from llmling.manifest.pool import ServerConfig
 from llmling.manifest.problems import Place, did_you_mean
+from llmling.manifest.scopes import check_scopes
 from llmling.manifest.shape import Part
 from llmling.manifest.tools import AgentToolConfig
 from llmling.manifest.triggers import LOOPBACK, TriggerBase, WebhookTriggerConfig
@@ -26,6 +27,7 @@ def check_draft(draft: Draft) -> None:
     _check_triggers(draft)
     _check_webhooks(draft)
     check_material(draft)
+    check_scopes(draft)
     check_files(draft)
     check_connections(draft)
     # Last: until here a trigger without a name is told by its place.

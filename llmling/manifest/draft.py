@@ -46,13 +46,18 @@ class Draft:
         hint: str = "",
         severity: str = "error",
         sentence: bool = True,
+        line: int | None = None,
     ) -> None:
         """Report a problem of a value; where the value is not written, at the nearest key.
 
-        Behind a whole `sentence` the path stands in brackets.
+        Behind a whole `sentence` the path stands in brackets. `line` is the one of a block scalar that is meant.
         """
         found = find(part.node, loc)
+        if isinstance(found.node, ScalarNode) and found.node.broken:
+            return
         place = found.key_place if found.rest else found.value_place
+        if line is not None and isinstance(found.node, ScalarNode):
+            place = found.node.inner(line)
         path = (*part.loc, *found.path)
         where = self.where(path if found.rest else path[:-1])
         where = f"({where})" if sentence and where else where

@@ -55,8 +55,9 @@ class Values:
         if not node.ready:
             text = self._expand(node) if "${" in node.text else node.text
             value = core_value(text) if node.plain and text is node.text else text
-            if node.source.prefix and isinstance(value, str):
-                value = Located(value, node.source.prefix)
+            filled = text is not node.text
+            if isinstance(value, str) and (node.source.prefix or filled):
+                value = Located(value, node.source.prefix, filled=filled)
             node.value = value
             # A note is looked at again where an alias uses it for real.
             node.ready = self._owner is None
@@ -88,6 +89,7 @@ class Values:
             if parsed is None or not match["close"]:
                 self._problem(
                     node,
+                    shown,
                     "LL112",
                     f"{shown} names no variable",
                     "write ${NAME} or ${NAME:-default}, or $${ for a literal ${",
@@ -101,6 +103,7 @@ class Values:
                 near = did_you_mean(name, self._env)
                 self._problem(
                     node,
+                    shown,
                     "LL111",
                     f"environment variable {name} is not set",
                     near or f"set it, or write ${{{name}:-default}}",
@@ -115,8 +118,9 @@ class Values:
         node.variables = tuple(names)
         return text
 
-    def _problem(self, node: ScalarNode, code: str, message: str, hint: str) -> None:
+    def _problem(self, node: ScalarNode, shown: str, code: str, message: str, hint: str) -> None:
+        place = node.inner(1, shown)
         if self._owner is None:
-            self._report.add(node.place, code, message, hint=hint)
+            self._report.add(place, code, message, hint=hint)
         else:
-            self._held.append((self._owner, node.place, code, message, hint))
+            self._held.append((self._owner, place, code, message, hint))

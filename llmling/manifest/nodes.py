@@ -53,10 +53,11 @@ class Node:
 class ScalarNode(Node):
     """A text, or (from Python) any value; `plain` when it was written without quotes.
 
-    `value` is what it stands for once variables are filled in, `variables` the names that were.
+    `value` is what it stands for once variables are filled in, `variables` the names that were. What is `broken` has
+    been reported; nothing that follows from it should be.
     """
 
-    __slots__ = ("plain", "ready", "style", "text", "value", "variables")
+    __slots__ = ("broken", "plain", "ready", "style", "text", "value", "variables")
 
     def __init__(
         self, source: Source, start: Mark | None, end: Mark | None, text: str, plain: bool, style: str = ""
@@ -65,6 +66,7 @@ class ScalarNode(Node):
         self.text = text
         self.plain = plain
         self.style = style
+        self.broken = False
         self.ready = False
         self.value: Any = None
         self.variables: tuple[str, ...] = ()
@@ -80,20 +82,29 @@ class ScalarNode(Node):
         """False for the empty value behind a key, which has no character to point at."""
         return self.start is None or self.end is None or self.start.index != self.end.index
 
-    def inner(self, line: int) -> Place:
-        """Return the place of a line of a block scalar's text (counted from 1); others have one place only."""
+    @property
+    def lines(self) -> str:
+        """A block scalar as it is written, line breaks and all; of others the text."""
+        if self.start is None or self.end is None or self.style not in {"|", ">"}:
+            return self.text
+        lines = self.source.lines
+        rest = lines[self.end.line][: self.end.column] if self.end.line < len(lines) else ""
+        return "\n".join([*lines[self.start.line + 1 : self.end.line], rest])
+
+    def inner(self, line: int, text: str = "") -> Place:
+        """Return the place of a line of a block scalar (counted from 1), or of a text in that line or below it.
+
+        Others have one place only.
+        """
         if self.start is None or self.end is None or self.style not in {"|", ">"} or not self.text:
             return self.place
         lines = self.source.lines
-        number = self.start.line + line
-        if self.style == ">":
-            wanted = (self.text.split("\n")[line - 1 : line] or [""])[0].strip()
-            for index in range(self.start.line + 1, min(self.end.line + 1, len(lines))):
-                stripped = lines[index].strip()
-                if stripped and wanted.startswith(stripped):
-                    number = index
-                    break
-        number = min(number, len(lines) - 1)
+        number = min(self.start.line + line, len(lines) - 1)
+        if text:
+            below = range(number, min(self.end.line + 1, len(lines)))
+            number = next((index for index in below if text in lines[index]), number)
+            if text in lines[number]:
+                return Place(self.source, number + 1, lines[number].index(text) + 1, len(text))
         indent = len(lines[number]) - len(lines[number].lstrip())
         return Place(self.source, number + 1, indent + 1, max(1, len(lines[number].strip())))
 

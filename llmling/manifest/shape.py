@@ -11,11 +11,23 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from llmling import plugins
+from llmling import plugins, templates
 from llmling.manifest.base import Keys
 from llmling.manifest.interpolate import Values
 from llmling.manifest.keys import TYPE_HINTS, advice, fields_of, later, planned
-from llmling.manifest.nodes import Entry, Found, Loc, MappingNode, Node, ScalarNode, SequenceNode, find, followed, paths
+from llmling.manifest.nodes import (
+    Entry,
+    Found,
+    Loc,
+    MappingNode,
+    Node,
+    ScalarNode,
+    SequenceNode,
+    core_value,
+    find,
+    followed,
+    paths,
+)
 from llmling.manifest.problems import Place, Report, did_you_mean, label
 from llmling.manifest.triggers import AuthConfig
 
@@ -242,7 +254,7 @@ class _Translation:
             self._place = self._found.key_place if at.rest else at.value_place
         elif isinstance(node, ScalarNode):
             if "line" in self._context:
-                self._place = node.inner(self._context["line"])
+                self._place = node.inner(_line(node, self._type, self._context["line"]))
             if node.variables and self._type in {"template", "expression"}:
                 # The reason would quote pieces of what the variable holds.
                 return f"invalid {self._type} once {', '.join(node.variables)} is filled in"
@@ -260,7 +272,7 @@ class _Translation:
         if kind == "literal_error":
             choices = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
             shown = node.text if isinstance(node, ScalarNode) else ""
-            self._hint = did_you_mean(shown, choices) or f"write one of {', '.join(choices)}"
+            self._hint = did_you_mean(shown, choices)
             return f"should be one of {', '.join(choices)}" if len(choices) > 1 else f"should be {choices[0]}"
         if kind == "too_short":
             return f"needs at least {context['min_length']} entry"
@@ -271,11 +283,23 @@ class _Translation:
         return self._text[:1].lower() + self._text[1:]
 
 
+def _line(node: ScalarNode, kind: str, line: int) -> int:
+    """Return the line of a block scalar at which its template is invalid; a folded text has lost its lines."""
+    if node.style == ">":
+        try:
+            templates.template(node.lines) if kind == "template" else templates.expression(node.lines)
+        except templates.TemplateInvalid as error:
+            return error.line
+    return line
+
+
 def _repair(kind: str, node: Node) -> str:
     if not isinstance(node, ScalarNode) or node.variables:
         return ""
     if node.plain and node.value is None:
         return "it is empty; give it a value or remove the key"
+    if kind in {"number_type", "bool_type"} and isinstance(core_value(node.text), int | float):
+        return f"write it without quotes: {node.text}" if not node.plain else ""
     if kind == "string_type":
         return f'put it in quotes: "{node.text}"'
     if kind == "list_type":

@@ -23,6 +23,7 @@ from llmling.manifest.base import (
     Truth,
     plugged,
 )
+from llmling.manifest.problems import did_you_mean
 
 CRON_ALIASES = {
     "@yearly": "0 0 1 1 *",
@@ -184,7 +185,12 @@ def _cron(value: str) -> str:
     try:
         CronSim(CRON_ALIASES.get(value.strip(), value), _EPOCH)
     except CronSimError as error:
-        raise PydanticCustomError("cron", "invalid cron expression: {reason}", {"reason": str(error)}) from None
+        reason = str(error)[:1].lower() + str(error)[1:]
+        if value.strip().startswith("@"):
+            reason = did_you_mean(value.strip(), CRON_ALIASES) or f"known: {', '.join(CRON_ALIASES)}"
+        elif "number of fields" in reason:
+            reason = f'it needs five fields and has {len(value.split())}; such as "0 2 * * *"'
+        raise PydanticCustomError("cron", "invalid cron expression: {reason}", {"reason": reason}) from None
     return value
 
 
@@ -192,8 +198,9 @@ def _timezone(value: str) -> str:
     try:
         zoneinfo.ZoneInfo(value)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        hint = did_you_mean(value, zoneinfo.available_timezones()) or "write one such as Europe/Berlin or UTC"
         raise PydanticCustomError(
-            "timezone", "unknown time zone {name!r}; write one such as Europe/Berlin or UTC", {"name": value}
+            "timezone", 'unknown time zone "{name}"; {hint}', {"name": value, "hint": hint}
         ) from None
     return value
 

@@ -42,6 +42,7 @@ agents:
     concurrency: ⟦LL203 a number⟧true
     tools: ⟦LL203 should be a list in agents.a; write [my:tool]⟧my:tool
     parallel_tools: ⟦LL203 true or false in agents.a; write true⟧yes
+    limits: {tool_calls: ⟦LL203 without quotes: 4⟧"4", timeout_s: ⟦LL203 should be a number⟧1_000, max_iterations: 4}
     ⟦LL203 it is empty⟧triggers:
   b: ⟦LL203 "b" should be a mapping in agents⟧text
   ⟦LL203 it is empty⟧c:
@@ -224,6 +225,14 @@ agents:
     mcp_servers:
       - {type: http, url: "https://x", headers: {x-api-key: ⟦LL111⟧"${ALSO_NOT}", Authorization: "${SEARCH_TOKEN}"}}
     x-note: ${IGNORED}
+    parallel_tools: "${NO_SUCH:-false}"
+    concurrency: "${NO_SUCH:-3}"
+    output: {type: object, description: "${NO_SUCH:-}"}
+    knowledge:
+      - type: text
+        content: |
+          one
+          two ⟦LL111⟧${NOT_THERE}
 """
     },
     "unquoted variables in flow collections": {

@@ -1,0 +1,83 @@
+"""What templates and expressions take from outside: names that are never there, and keys no event has."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from llmling import templates
+from llmling.events import Event
+from llmling.manifest.agents import AgentConfig
+from llmling.manifest.draft import Draft
+from llmling.manifest.knowledge import PromptKnowledgeConfig
+from llmling.manifest.nodes import Loc, Node, ScalarNode, find
+from llmling.manifest.problems import did_you_mean
+from llmling.manifest.shape import Part
+from llmling.manifest.sinks import FileSinkConfig
+
+_PROMPT = ("event", "now")
+_INSTRUCTIONS = ("event", "now", "agent")
+_PATH = ("event", "now", "agent", "delivery_id")
+_EXPRESSION = ("event", "message")
+_EVENT = (*(field.name for field in dataclasses.fields(Event)), "to_dict")
+
+
+def check_scopes(draft: Draft) -> None:
+    """Report names in templates that would fail every run, and warn of those that make an expression false."""
+    for _, part in draft.nodes():
+        for loc, text, scope in _texts(part):
+            node = find(part.node, loc).node
+            if isinstance(node, ScalarNode) and node.style == ">" and not node.variables:
+                # A folded text has lost its lines; as it is written, it says the same.
+                text = node.lines  # noqa: PLW2901
+            _check(draft, part, loc, text, scope, _filled(node))
+
+
+def _filled(node: Node) -> str:
+    # What is wrong would quote pieces of what the variables hold.
+    names = node.variables if isinstance(node, ScalarNode) else ()
+    return f"once {', '.join(names)} is filled in, it asks for what is not there" if names else ""
+
+
+def _texts(part: Part) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
+    for index, trigger in enumerate(part.config.triggers):
+        if trigger.prompt is not None:
+            yield ("triggers", index, "prompt"), trigger.prompt, _PROMPT
+        if trigger.filter is not None:
+            yield ("triggers", index, "filter"), trigger.filter, _EXPRESSION
+    for index, connection in enumerate(part.config.connections):
+        if connection.when is not None:
+            yield ("connections", index, "when"), connection.when, _EXPRESSION
+    for index, sink in enumerate(part.config.sinks):
+        if isinstance(sink, FileSinkConfig):
+            yield ("sinks", index, "path"), sink.path, _PATH
+    if isinstance(part.config, AgentConfig):
+        texts = part.config.instructions
+        if isinstance(texts, str):
+            yield ("instructions",), texts, _INSTRUCTIONS
+        else:
+            yield from ((("instructions", index), text, _INSTRUCTIONS) for index, text in enumerate(texts))
+        for index, item in enumerate(part.config.knowledge):
+            if isinstance(item, PromptKnowledgeConfig):
+                yield ("knowledge", index, "template"), item.template, _PROMPT
+
+
+def _check(draft: Draft, part: Part, loc: Loc, text: str, scope: tuple[str, ...], filled: str) -> None:
+    whole = scope != _EXPRESSION
+    severity, code = ("error", "LL208") if whole else ("warning", "LL209")
+    effect = "" if whole else ", so this is always false"
+    try:
+        for name, attribute, line in templates.names(text, whole=whole):
+            if name not in scope:
+                hint = did_you_mean(name, scope) or f"known: {', '.join(scope)}"
+                message = f'there is no "{name}"{effect}'
+            elif name == "event" and attribute is not None and attribute not in _EVENT:
+                hint = did_you_mean(attribute, _EVENT) or (
+                    f"write event.data.{attribute} for what it carries; known: {', '.join(_EVENT[:-1])}"
+                )
+                message = f'an event has no "{attribute}"{effect}'
+            else:
+                continue
+            draft.problem(part, loc, code, filled or message, hint="" if filled else hint, severity=severity, line=line)
+    except templates.TemplateInvalid as error:
+        draft.problem(part, loc, "LL208", f"invalid template: {filled or error}", line=error.line)
