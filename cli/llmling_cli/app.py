@@ -72,7 +72,7 @@ class Status(StrEnum):
 
 File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="The manifest.", show_default=False)]
 Model: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="M", help="What `model: auto` takes, such as ollama/llama3.2 or demo.")
+    str | None, typer.Option(metavar="M", help="Model of every agent, such as ollama/llama3.2 or demo.")
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 EventId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from serving import llmling
 
-HEAVY = ("aiohttp", "litellm", "mcp", "openai", "watchfiles")
 POOL = "agents: {a: {triggers: [{type: webhook, port: PORT}]}}\n"
 COMMANDS = ("serve", "run", "validate", "plan", "graph", "fire", "events", "init", "schema", "doctor")
 
@@ -22,18 +21,6 @@ async def python(folder: Path, code: str, *args: str) -> tuple[int, str, str]:
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
-
-
-@pytest.mark.parametrize("args", [("--help",), ("--version",), ("schema",), ("validate", "agents.yml")])
-async def test_light_commands_import_nothing_heavy(tmp_path: Path, args: tuple[str, ...]) -> None:
-    (tmp_path / "agents.yml").write_text("agents: {a: {triggers: [{type: file, paths: [in]}], tools: ['math:sqrt']}}")
-    code = (
-        "import sys\nfrom llmling_cli import main\n"
-        "try: main()\n"
-        f"finally: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
-    )
-    status, out, err = await python(tmp_path, code, *args)
-    assert (status, err.strip()) == (0, "[]"), out
 
 
 async def test_help_names_every_command_of_the_contract(tmp_path: Path) -> None:
