@@ -22,7 +22,7 @@ from llmling.runtime.agent import Agent
 from llmling.runtime.delivery import Deliveries
 from llmling.runtime.http import http_scope
 from llmling.runtime.lifespan import Lifespans, reason
-from llmling.runtime.node import Failure, Node
+from llmling.runtime.node import Failure, Node, reachable
 from llmling.runtime.services import Services
 from llmling.runtime.tasks import TaskSet
 from llmling.runtime.team import Team
@@ -332,7 +332,22 @@ class AgentPool(Generic[TDeps]):
 
     async def _close(self) -> None:
         self._stopped.set()
-        await self._stack.aclose()
+        try:
+            await self._drain()
+        finally:
+            await self._stack.aclose()
+
+    async def _drain(self) -> None:
+        """Let messages that Python code sent between agents arrive, for `limits.drain_timeout_s` at most."""
+        for agent in self.agents.values():
+            await agent.stop()
+        try:
+            async with asyncio.timeout(self.manifest.limits.drain_timeout_s):
+                # One node's last message may be the next one's first, so look again until all are idle.
+                while busy := [node for node in reachable(self._graph.nodes.values()) if node.busy]:
+                    await busy[0].complete_tasks()
+        except TimeoutError:
+            logger.warning("the pool stops while messages between agents are still under way; they are dropped")
 
 
 class _Opened:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast, overload
 
@@ -159,6 +159,11 @@ class Node(ABC):
         self._under_way.done()
         envelope.tree.done()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a message to this node is under way."""
+        return len(self._under_way) > 0
+
     async def complete_tasks(self) -> None:
         """Return when every message already sent to this node, in channel, inbox or run, has settled."""
         await self._under_way.wait()
@@ -275,6 +280,18 @@ class Fan:
 def as_node(target: Target) -> Node:
     """Return a node as it is, and a callable wrapped into one."""
     return target if isinstance(target, Node) else CallableNode(target)
+
+
+def reachable(nodes: Iterable[Node]) -> list[Node]:
+    """Return these nodes and every node their answers can reach."""
+    found: dict[int, Node] = {}
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            stack.extend(connection.target for connection in node.connections)
+    return list(found.values())
 
 
 def as_message(prompt: str | Message) -> Message:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from serving import eventually, free_port, until
 
-from llmling import Agent, AgentPool
+from llmling import Agent, AgentPool, Message
 from llmling.errors import EngineBusy, LLMlingError, ManifestError, StartupError
 from llmling.protocols import EventRecord, ModelRequest
 from llmling.testing import ScriptedModel
@@ -253,3 +253,17 @@ async def test_errors_of_the_library_have_one_root(tmp_path: Path) -> None:
     assert issubclass(ManifestError, LLMlingError)
     assert issubclass(StartupError, LLMlingError)
     assert issubclass(EngineBusy, LLMlingError)
+
+
+async def test_leaving_lets_messages_between_agents_arrive(tmp_path: Path) -> None:
+    path = write(tmp_path, "agents: {a: {model: demo, connections: [b]}, b: {model: demo}}\n")
+    heard: list[str] = []
+
+    async def slowly(message: Message) -> None:
+        await asyncio.sleep(0.2)
+        heard.append(message.name or "")
+
+    async with AgentPool(path) as pool:
+        pool.get_agent("b") >> slowly
+        await pool.get_agent("a").run("hello there")
+    assert heard == ["b"]
