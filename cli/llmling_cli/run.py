@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from json import dumps as json_text
+
+from pydantic_core import to_jsonable_python
 
 from llmling.errors import StartupError
 from llmling.manifest import Manifest
@@ -23,6 +27,8 @@ def run(
     if agent not in manifest.nodes:
         raise StartupError(f"no agent {agent!r} in the manifest; agents: {', '.join(manifest.nodes)}", usage=True)
     console.log_to_stderr("text", debug=debug)
+    # The notice of the report says it, once.
+    logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
     return asyncio.run(_run(manifest, agent, prompt, model, json=json, stream=stream))
 
 
@@ -44,17 +50,22 @@ async def _run(manifest: Manifest, name: str, prompt: str, model: str | None, *,
         else:
             result = await pool.nodes[name].run(prompt, wait_for_connections=True)
             if not json:
-                console.say(result.response)
+                console.say(_text(result))
         if json:
             console.say_json(_facts(result))
-        for failure in pool.failures:
-            console.complain(f"! {failure}", "yellow")
     return 0
+
+
+def _text(result: RunResult) -> str:
+    if isinstance(result.content, str):
+        return result.response
+    # A structured answer without the words and fences a model may have put around it.
+    return json_text(to_jsonable_python(result.content), indent=2, ensure_ascii=False)
 
 
 def _facts(result: RunResult) -> dict[str, object]:
     return {
-        "content": result.content,
+        "content": to_jsonable_python(result.content),
         "model": result.model,
         "usage": result.usage.to_dict(),
         "cost_usd": result.cost_usd,
