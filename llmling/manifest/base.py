@@ -112,7 +112,7 @@ def _truth(value: Any) -> Any:
     # YAML 1.2: only `true` and `false` are booleans; the texts come from `${VAR}`.
     if isinstance(value, bool):
         return value
-    if value in {"true", "false"} and _filled(value):
+    if isinstance(value, str) and value in {"true", "false"} and _filled(value):
         return value == "true"
     raise PydanticCustomError("bool_type", "should be true or false")
 
@@ -205,9 +205,14 @@ Amount = Annotated[float, Field(gt=0), NotTruth]
 Count = Annotated[int, Field(ge=1), NotTruth]
 CountFromZero = Annotated[int, Field(ge=0), NotTruth]
 Port = Annotated[int, Field(ge=1, le=65535), NotTruth]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:%-]+$")]
 Template = Annotated[str, AfterValidator(_template)]
 Expression = Annotated[str, AfterValidator(_expression)]
-CallablePath = Annotated[str, AfterValidator(_callable_path)]
+CallablePath = Annotated[
+    str,
+    AfterValidator(_callable_path),
+    Field(json_schema_extra={"pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$"}),
+]
 RelativePath = Annotated[str, Field(min_length=1), BeforeValidator(_relative, json_schema_input_type=str)]
 """A path, relative to the manifest's folder once validated, whichever file it was written in."""
 RelativeTemplate = Annotated[

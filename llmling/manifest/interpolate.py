@@ -16,9 +16,9 @@ _NAME = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<fallback>:-.*)?\Z", re.
 
 
 class Values:
-    """Turns nodes into plain data, once per node; `env` is where `${VAR}` is looked up."""
+    """Turns nodes into plain data, once per node; `env` is where `${VAR}` is looked up, None leaves it as it is."""
 
-    def __init__(self, env: Mapping[str, str], report: Report) -> None:
+    def __init__(self, env: Mapping[str, str] | None, report: Report) -> None:
         self._env = env
         self._report = report
         self._done: dict[int, Any] = {}
@@ -53,7 +53,7 @@ class Values:
     def scalar(self, node: ScalarNode) -> Any:
         """Return the value of a scalar with its variables filled in; what came from a variable is always text."""
         if not node.ready:
-            text = self._expand(node) if "${" in node.text else node.text
+            text = node.text if self._env is None or "${" not in node.text else self._expand(node, self._env)
             value = core_value(text) if node.plain and text is node.text else text
             filled = text is not node.text
             if isinstance(value, str) and (node.source.prefix or filled):
@@ -78,7 +78,7 @@ class Values:
         finally:
             self._owner = outer
 
-    def _expand(self, node: ScalarNode) -> str:
+    def _expand(self, node: ScalarNode, env: Mapping[str, str]) -> str:
         names: list[str] = []
 
         def fill(match: re.Match[str]) -> str:
@@ -96,11 +96,11 @@ class Values:
                 )
                 return shown
             name, fallback = parsed["name"], parsed["fallback"]
-            value = self._env.get(name)
+            value = env.get(name)
             if fallback is not None and not value:
                 return fallback[2:]
             if value is None:
-                near = did_you_mean(name, self._env)
+                near = did_you_mean(name, env)
                 self._problem(
                     node,
                     shown,

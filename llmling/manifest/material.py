@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.draft import Draft
 from llmling.manifest.importing import ImportFailed, import_object
+from llmling.manifest.interpolate import Values
 from llmling.manifest.knowledge import FileKnowledgeConfig, FolderKnowledgeConfig
 from llmling.manifest.models import FallbackModelConfig, ScriptModelConfig
-from llmling.manifest.nodes import Loc, MappingNode, SequenceNode, followed
+from llmling.manifest.nodes import Entry, Loc, ScalarNode, SequenceNode, find
+from llmling.manifest.outputs import TYPES, faults
 from llmling.manifest.parse import decode, parse
 from llmling.manifest.problems import Place, Source, did_you_mean
-from llmling.manifest.shape import Part
+from llmling.manifest.scripts import ScriptEntry
+from llmling.manifest.shape import Part, Shapes
 from llmling.manifest.tools import FunctionToolConfig
+
+_ENTRY = TypeAdapter(ScriptEntry)
 
 
 def check_material(draft: Draft) -> None:
@@ -33,6 +38,8 @@ def check_material(draft: Draft) -> None:
             _check_object(draft, part, loc, objects[path], path, shape)
         if isinstance(part.config, AgentConfig):
             _check_knowledge(draft, part, part.config)
+            if isinstance(part.config.output, Mapping):
+                _check_output(draft, part, part.config.output)
             for loc, script in _scripts(part.config.model, ("model",)):
                 if script.path not in scripts:
                     _check_script(draft, part, (*loc, "path"), script.path)
@@ -118,8 +125,15 @@ def _check_script(draft: Draft, part: Part, loc: Loc, path: str) -> None:
             place, "LL311", "a demo script is a list", hint="write entries such as - {match: ..., reply: ...}"
         )
     elif root is not None:
-        for item in root.items:
-            if not isinstance(followed(item), MappingNode):
-                draft.report.add(
-                    item.place, "LL311", "an entry of a demo script is a mapping", hint="write {reply: ...}"
-                )
+        shapes = Shapes(draft.report, Values(None, draft.report))
+        for index, item in enumerate(root.items):
+            key = ScalarNode(source, item.start, item.end, str(index), plain=False)
+            shapes.validate(_ENTRY, Entry(key, item), ("script", index))
+
+
+def _check_output(draft: Draft, part: Part, schema: Mapping[str, Any]) -> None:
+    for fault in faults(schema):
+        loc = ("output", *fault.path)
+        node = find(part.node, loc).node
+        hint = did_you_mean(node.text, TYPES) if fault.path[-1:] == ("type",) and isinstance(node, ScalarNode) else ""
+        draft.problem(part, loc, "LL214", f"not a valid JSON Schema: {fault}", hint=hint)

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, Discriminator, SecretStr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from llmling.manifest.base import Amount, Config, Count, InMapping, LocatedMapping, Port, RelativePath, Seconds, plugged
+from llmling.manifest.base import (
+    Amount,
+    Config,
+    Count,
+    Host,
+    InMapping,
+    LocatedMapping,
+    Port,
+    RelativePath,
+    Seconds,
+    plugged,
+)
 from llmling.manifest.triggers import LOOPBACK
 
 
@@ -46,7 +57,7 @@ EngineConfig = Annotated[EngineMapping, BeforeValidator(_single_machine, json_sc
 class ServerConfig(Config):
     """The listener for health, metrics and the state of events."""
 
-    host: str = Field(default="127.0.0.1", min_length=1)
+    host: Host = "127.0.0.1"
     """Address to listen on; one that others can reach needs `token`."""
     port: Port | None = None
     """Port; absent: the first free one from 8765."""

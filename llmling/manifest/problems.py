@@ -41,6 +41,7 @@ CODES = {
     "LL211": "unknown time zone",
     "LL212": "keys that do not fit together",
     "LL213": "other machines could get in without a secret",
+    "LL214": "`output` is no JSON Schema",
     # 3xx: references
     "LL301": "unknown agent or team",
     "LL302": "unknown MCP server",

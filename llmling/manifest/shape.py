@@ -57,6 +57,7 @@ _BOUNDS = {
     "less_than": ("less than", "lt"), "less_than_equal": ("at most", "le"),
 }  # fmt: skip
 _PATTERNS = {
+    "^[A-Za-z0-9_.:%-]+$": "should be an address or a host name",
     "^https?://": "should start with http:// or https://",
     r"^/[^\s?#{}*]*$": "should start with / and hold no space, parameter, wildcard, ? or #",
     "^[A-Za-z0-9_.-]{0,64}$": "may hold up to 64 letters, digits, and . _ -",

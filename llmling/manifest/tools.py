@@ -43,7 +43,7 @@ def tool_shorthand(value: Any) -> Any:
 
 
 ToolMapping = Annotated[Annotated[FunctionToolConfig | AgentToolConfig, Discriminator("type")], plugged("tools")]
-ToolConfig = Annotated[ToolMapping, BeforeValidator(tool_shorthand, json_schema_input_type=str | ToolMapping)]
+ToolConfig = Annotated[ToolMapping, BeforeValidator(tool_shorthand, json_schema_input_type=CallablePath | ToolMapping)]
 
 
 class McpServerBase(Config):

@@ -15,6 +15,7 @@ from llmling.manifest.base import (
     Config,
     Count,
     Expression,
+    Host,
     Port,
     PositiveSeconds,
     RelativePath,
@@ -40,7 +41,7 @@ _EPOCH = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 
 
 def _queue_only(value: object) -> object:
-    if value in {"skip", "coalesce", "parallel"}:
+    if isinstance(value, str) and value in {"skip", "coalesce", "parallel"}:
         raise ValueError(f"overlap {value!r} comes with a later release; remove it or write `overlap: queue`")
     return value
 
@@ -149,7 +150,7 @@ class WebhookTriggerConfig(TriggerBase):
     """Runs the agent for every POST."""
 
     type: Literal["webhook"] = "webhook"
-    host: str = Field(default="127.0.0.1", min_length=1)
+    host: Host = "127.0.0.1"
     """Address to listen on; one that others can reach needs `auth` or `allow_unauthenticated: true`."""
     port: Port = 8000
     """Port; several webhooks may share one."""

@@ -6,15 +6,15 @@ import inspect
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import ValidationError
 
 from llmling.errors import ModelError, StartupError
-from llmling.manifest.base import Config, Count, Seconds
 from llmling.manifest.models import ScriptModelConfig
 from llmling.manifest.nodes import core_value
+from llmling.manifest.scripts import ScriptEntry
 from llmling.messages import Message, Part, TextPart, ToolCallPart, ToolCallResponsePart, Usage
 from llmling.models.offline import offline_response, pieces
 from llmling.protocols import ModelRequest, ModelResponse, TextDelta
@@ -82,44 +82,6 @@ class ScriptedModel:
         if not isinstance(message, Message):
             raise TypeError(f"a scripted reply must be a text, Message, ModelResponse or exception, not {reply!r}")
         return offline_response(message, request, self._name)
-
-
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return value
-
-
-def _error(value: Any) -> Any:
-    return value if not isinstance(value, str) or not value.isdigit() else int(value)
-
-
-class ScriptCall(Config):
-    """A tool call of a scripted reply."""
-
-    name: str
-    arguments: dict[str, Any] = Field(default_factory=dict[str, Any])
-
-
-class ScriptUsage(Config):
-    """Tokens a scripted reply says it used."""
-
-    input_tokens: int = Field(default=0, ge=0)
-    output_tokens: int = Field(default=0, ge=0)
-
-
-class ScriptEntry(Config):
-    """One entry of a script."""
-
-    match: Annotated[str, AfterValidator(_pattern)] = ""
-    reply: str = ""
-    tool_calls: list[ScriptCall] = Field(default_factory=list[ScriptCall])
-    delay_s: Seconds = 0.0
-    error: Annotated[Literal[429, 500, "timeout"] | None, BeforeValidator(_error)] = None
-    usage: ScriptUsage | None = None
-    times: Count | None = None
 
 
 class ScriptModel:

@@ -6,23 +6,22 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.exceptions import ValidationError
 from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import BaseModel
 from pydantic import ValidationError as ModelMismatch
 from pydantic_core import to_jsonable_python
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
 
 from llmling.errors import OutputError, StartupError
+from llmling.manifest.outputs import SchemaInvalid, check_schema
 
 _MOST_PROBLEMS = 8
 _MOST_STARTS = 50
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
-_VALUES = frozenset({"const", "default", "enum", "examples"})
 _START = re.compile(r"[{\[]")
 
 
@@ -103,15 +102,14 @@ def _from_model(model: type[BaseModel]) -> OutputType:
 
 
 def _from_schema(schema: Mapping[str, Any]) -> OutputType:
-    kind = validator_for(schema, default=Draft202012Validator)
     try:
-        kind.check_schema(dict(schema))
-    except SchemaError as error:
-        reason = f"{_place(error.absolute_path)}: {_short(error.message)}"
+        check_schema(schema)
+    except SchemaInvalid as error:
+        reason = f"{_place(error.path)}: {_short(str(error))}"
         raise StartupError(f"output is not a valid JSON Schema: {reason}", usage=True) from None
+    kind = validator_for(schema, default=Draft202012Validator)
     # An empty registry of our own: the default one would fetch `$ref` addresses from the network.
     registry: Registry[Any] = Registry()
-    _check_references(schema, registry)
     validator = kind(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
 
     def check(value: Any) -> Any:
@@ -135,35 +133,6 @@ def _explain(error: ValidationError) -> str:
         furthest = max(len(branch.absolute_path) for branch in branches)
         return " or ".join(_explain(branch) for branch in branches if len(branch.absolute_path) == furthest)
     return f"{_place(error.absolute_path)}: {_short(error.message)}"
-
-
-def _check_references(schema: Mapping[str, Any], registry: Registry[Any]) -> None:
-    resolver = registry.resolver_with_root(Resource.from_contents(schema, default_specification=DRAFT202012))
-    for reference in _references(schema):
-        try:
-            resolver.lookup(reference)
-        except Unresolvable:
-            _refuse(reference)
-
-
-def _refuse(reference: str) -> NoReturn:
-    raise StartupError(
-        f"output: the schema refers to {reference!r}, which is not in it; put it under $defs and write #/$defs/<name>",
-        usage=True,
-    )
-
-
-def _references(node: object) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for key, value in cast("Mapping[str, object]", node).items():
-            if key == "$ref" and isinstance(value, str):
-                yield value
-            # A nested $id starts a document of its own, and values are no schemas: the validator knows better there.
-            elif key not in _VALUES and not (isinstance(value, Mapping) and "$id" in value):
-                yield from _references(cast("object", value))
-    elif isinstance(node, list):
-        for entry in cast("list[object]", node):
-            yield from _references(entry)
 
 
 def _candidates(text: str) -> Iterator[Any]:
