@@ -65,6 +65,8 @@ def _known_node(draft: Draft, owner: str, part: Part, loc: Loc, name: str) -> No
     if name in draft.agent_names or name in draft.team_names:
         return
     hint = did_you_mean(name, [other for other in known if other != owner] or known)
+    if not hint and draft.report.incomplete:
+        return
     if not hint:
         hint = f"known: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
     draft.problem(part, loc, "LL301", f'unknown agent or team "{name}"', hint=hint, sentence=False)
@@ -72,7 +74,10 @@ def _known_node(draft: Draft, owner: str, part: Part, loc: Loc, name: str) -> No
 
 def _known_server(draft: Draft, part: Part, loc: Loc, name: str) -> None:
     if name not in draft.server_names:
-        hint = did_you_mean(name, draft.server_names) or "define it in `mcp_servers:` at the root"
+        hint = did_you_mean(name, draft.server_names)
+        if not hint and draft.report.incomplete:
+            return
+        hint = hint or "define it in `mcp_servers:` at the root"
         draft.problem(part, loc, "LL302", f'unknown MCP server "{name}"', hint=hint, sentence=False)
 
 
@@ -132,9 +137,9 @@ def _check_webhooks(draft: Draft) -> None:
     server: ServerConfig | None = None
     if draft.server is not None and isinstance(draft.server.config, ServerConfig):
         server = draft.server.config
-    addresses: dict[tuple[str, int, str], str] = {}
+    addresses: dict[tuple[str, int, str], tuple[str, str, Place]] = {}
     listeners: dict[int, dict[str, str]] = {}
-    for _, part in draft.nodes():
+    for name, part in draft.nodes():
         for index, trigger in enumerate(part.config.triggers):
             if not isinstance(trigger, WebhookTriggerConfig) or not trigger.enabled:
                 continue
@@ -144,10 +149,18 @@ def _check_webhooks(draft: Draft) -> None:
                 message = f"port {trigger.port} is taken by `server:`"
                 draft.problem(part, (*loc, "port"), "LL307", message, hint="give one of them another port")
             address = (host, trigger.port, trigger.path)
-            if (first := addresses.get(address)) is not None:
+            place = find(part.node, loc).value_place
+            owner, first, at = addresses.setdefault(address, (name, draft.title(part, index), place))
+            if owner != name and at == place and find(part.node, ("extends",)).rest == ():
+                # One with a name has been told of already, by its name.
+                if not trigger.name:
+                    message = f'"{name}" inherits the webhook {first}, which belongs to "{owner}"'
+                    hint = f"write `triggers:` in {name}, or `triggers: []`"
+                    draft.problem(part, ("extends",), "LL306", message, hint=hint)
+                continue
+            if (owner, at) != (name, place):
                 message = f"another webhook, {first}, has the same host, port and path {trigger.path}"
                 draft.problem(part, (*loc, "path"), "LL306", message, hint="give one of them another path")
-            addresses.setdefault(address, draft.title(part, index))
             others = listeners.setdefault(trigger.port, {})
             clash = next((name for other, name in others.items() if other != host and _meet(other, host)), None)
             if clash is not None:

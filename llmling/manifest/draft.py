@@ -53,7 +53,7 @@ class Draft:
         Behind a whole `sentence` the path stands in brackets. `line` is the one of a block scalar that is meant.
         """
         found = find(part.node, loc)
-        if isinstance(found.node, ScalarNode) and found.node.broken:
+        if found.node.broken:
             return
         place = found.key_place if found.rest else found.value_place
         if line is not None and isinstance(found.node, ScalarNode):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from llmling import plugins
 from llmling.manifest.agents import (
     AgentConfig,
     ConnectionConfig,
@@ -185,11 +186,28 @@ def advice(config: type[BaseModel] | str, key: str, fields: frozenset[str]) -> s
     for kind in _kinds(config):
         if (hint := HINTS.get(kind, {}).get(key)) is not None:
             return hint
+    if not isinstance(config, str) and (kinds := _siblings(config, key)):
+        return f"it is a key of {' and '.join(f'`type: {kind}`' for kind in kinds)}"
     if near := did_you_mean(key, fields):
         return near
     if config == "root" and key in AgentConfig.model_fields:
         return f"it is a key of an agent; write it below agents.<name>.{key}"
     return ""
+
+
+def suggested(config: type[BaseModel], key: str) -> tuple[str, ...]:
+    """Return the keys that the advice about an unknown key names."""
+    hint = next((HINTS[kind][key] for kind in _kinds(config) if key in HINTS.get(kind, ())), "")
+    return tuple(name for name in fields_of(config) if f"`{name}:" in hint)
+
+
+def _siblings(config: type[BaseModel], key: str) -> list[str]:
+    """Return the types beside this one that have the key."""
+    for parts in plugins.TABLE.values():
+        paths = {name: part.config for name, part in parts.items()}
+        if f"{config.__module__}:{config.__name__}" in paths.values():
+            return [name for name, path in paths.items() if key in fields_of(plugins.load(path))]
+    return []
 
 
 @functools.cache

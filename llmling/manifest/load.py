@@ -16,10 +16,11 @@ from llmling.manifest.agents import AgentConfig, TeamConfig
 from llmling.manifest.checks import check_draft
 from llmling.manifest.draft import Draft
 from llmling.manifest.interpolate import Values
+from llmling.manifest.keys import HINTS
 from llmling.manifest.merge import Agents, Files
 from llmling.manifest.nodes import Entry, Loc, MappingNode, ScalarNode, SequenceNode, find, followed, from_python
 from llmling.manifest.pool import EngineConfig, PoolLimitsConfig, ServerEntry
-from llmling.manifest.problems import Place, Report, Source
+from llmling.manifest.problems import Place, Report, Source, nearest
 from llmling.manifest.shape import Part, Shapes
 from llmling.manifest.tools import McpServerConfig
 
@@ -128,10 +129,8 @@ class _Reading:
 
     def run(self) -> None:
         """Validate every section, check what refers to what, and keep the valid parts."""
+        self._check_keys()
         root, draft = self._root, self._draft
-        for name in root.entries:
-            if name not in ROOT_KEYS and not name.startswith("x-"):
-                self._shapes.unknown_among("root", find(root, (name,)), name, (), ROOT_KEYS)
         singles = {name: self._single(name) for name in _SINGLE if name in root.entries}
         draft.server = singles.get("server")
         limits = singles.get("limits")
@@ -148,6 +147,17 @@ class _Reading:
         for name in ("include", "defaults"):
             if name in root.entries:
                 sections[name] = self._values.plain(root.entries[name].node)
+
+    def _check_keys(self) -> None:
+        """Report unknown keys; one that is a misspelt section is read as what it was meant to be."""
+        entries = dict(self._root.entries)
+        for name, entry in self._root.entries.items():
+            if name in ROOT_KEYS or name.startswith("x-"):
+                continue
+            self._shapes.unknown_among("root", find(self._root, (name,)), name, (), ROOT_KEYS)
+            if name not in HINTS["root"] and (meant := nearest(name, ROOT_KEYS - {"include"})):
+                entries.setdefault(meant, entry)
+        self._root = self._root.like(entries)
 
     def _single(self, name: str) -> Part | None:
         return self._shapes.validate(_adapter(name), self._root.entries[name], (name,))
@@ -211,6 +221,8 @@ class _Reading:
         return {name: entry.key for name, entry in entries.items()}, parts
 
     def _name(self, name: str, entry: Entry, section: str) -> None:
-        if not _NAME.match(name):
+        if "${" in name:
+            self._report.add(entry.key.place, "LL112", "a variable cannot stand in a name", hint="write the name out")
+        elif not _NAME.match(name):
             hint = "use up to 100 characters without / or spaces at the ends"
             self._report.add(entry.key.place, "LL204", f'"{name}" is no name', where=section, hint=hint)

@@ -64,6 +64,7 @@ class Files:
         self._merged[path] = None
         root = self._read(path, source, asked)
         if root is None:
+            self._report.incomplete = True
             return None
         result: MappingNode | None = None
         for other, name, place in self._included(root, path, source, (*chain, path)):
@@ -139,16 +140,24 @@ class Files:
                 return []
             return [(found, value)]
         names = sorted(glob.glob(value, root_dir=folder, recursive=True))  # noqa: PTH207
+        top = value.partition("/")[0]
+        if not names and not glob.has_magic(top) and not (folder / top).exists() and (hint := _near(folder / top)):
+            self._report.add(place, "LL101", f"no file matches {value}", hint=hint, severity="warning")
         found_all = [(Path(os.path.abspath(folder / name)), name) for name in names]  # noqa: PTH100
         return [(file, name) for file, name in found_all if file != path and file.is_file()]
 
 
 def _nearby(path: Path) -> str:
-    try:
-        names = [item.name for item in path.parent.iterdir()]
-    except OSError:
+    if not os.access(path.parent, os.R_OK):
         return f"the folder {path.parent.name or path.parent} cannot be read"
-    return did_you_mean(path.name, names) or "check the path; it is relative to the file it is written in"
+    return _near(path) or "check the path; it is relative to the file it is written in"
+
+
+def _near(path: Path) -> str:
+    try:
+        return did_you_mean(path.name, [item.name for item in path.parent.iterdir()])
+    except OSError:
+        return ""
 
 
 class Agents:
@@ -203,7 +212,10 @@ class Agents:
             return parent
         others = [other for other in self._agents if other != name]
         place = followed(node.entries["extends"].node).place
-        hint = did_you_mean(parent, others) or "name an agent of this manifest"
+        hint = did_you_mean(parent, others)
+        if not hint and self._report.incomplete:
+            return None
+        hint = hint or "name an agent of this manifest"
         self._report.add(
             place, "LL103", f'extends names an unknown agent "{parent}"', where=f"agents.{name}", hint=hint
         )

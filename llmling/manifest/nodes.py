@@ -25,9 +25,12 @@ _PROPERTIES = re.compile(r"(?:[&!]\S*[ \t]+)+(?=\S)")
 
 
 class Node:
-    """One value as written. `size` and `height` count what it becomes once aliases are followed."""
+    """One value as written. `size` and `height` count what it becomes once aliases are followed.
 
-    __slots__ = ("end", "height", "size", "source", "start")
+    What is `broken` has been reported; nothing that follows from it should be.
+    """
+
+    __slots__ = ("broken", "end", "height", "size", "source", "start")
 
     def __init__(self, source: Source, start: Mark | None, end: Mark | None) -> None:
         self.source = source
@@ -35,6 +38,7 @@ class Node:
         self.end = end
         self.size = 1
         self.height = 1
+        self.broken = False
 
     @property
     def place(self) -> Place:
@@ -53,11 +57,10 @@ class Node:
 class ScalarNode(Node):
     """A text, or (from Python) any value; `plain` when it was written without quotes.
 
-    `value` is what it stands for once variables are filled in, `variables` the names that were. What is `broken` has
-    been reported; nothing that follows from it should be.
+    `value` is what it stands for once variables are filled in, `variables` the names that were.
     """
 
-    __slots__ = ("broken", "plain", "ready", "style", "text", "value", "variables")
+    __slots__ = ("plain", "ready", "style", "text", "value", "variables")
 
     def __init__(
         self, source: Source, start: Mark | None, end: Mark | None, text: str, plain: bool, style: str = ""
@@ -66,7 +69,6 @@ class ScalarNode(Node):
         self.text = text
         self.plain = plain
         self.style = style
-        self.broken = False
         self.ready = False
         self.value: Any = None
         self.variables: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any, cast
 import yaml
 
 from llmling.manifest.nodes import AliasNode, Entry, MappingNode, Mark, Node, ScalarNode, SequenceNode, followed
-from llmling.manifest.problems import Place, Report, Source
+from llmling.manifest.problems import Place, Report, Source, did_you_mean
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
@@ -19,14 +19,17 @@ MAX_EXPANDED = 100_000
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STANDARD = "tag:yaml.org,2002:"
+_SCALAR_TAGS = {"str": False, "int": True, "float": True, "bool": True, "null": True}
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_TEMPLATE = re.compile(r"[:,\[-]\s+(\{\{(?:(?!: ).)*?\}\})")
 # Stand in for the braces of an unquoted `${...}` so that reading can go on behind it; same width, private use.
 _OPEN, _CLOSE = "\ue000", "\ue001"
+# Fills an unquoted `{{ ... }}`; nothing is said about such a value but that it must be quoted.
+_FILLED = "\ue002"
+_NO_KEY = "mapping values are not allowed in this context"
 _HINTS = {
-    "mapping values are not allowed in this context": (
-        'a value with ": " in it must be quoted, or this line is indented too far'
-    ),
+    _NO_KEY: ('a value with ": " in it must be quoted, or this line is indented too far'),
     "did not find expected key": "check the indentation, and quote values that start with a special character",
     "did not find expected '-' indicator": "check the indentation",
     "could not find expected ':'": 'a key needs ":" and a space behind it',
@@ -36,6 +39,14 @@ _HINTS = {
 
 class _Stop(Exception):
     """Reading this file makes no sense any more; the reason is in the report."""
+
+
+class _Unquoted(Exception):
+    """A value starts with `{{`, which YAML reads as a mapping in a mapping."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
 
 
 class _Frame:
@@ -100,22 +111,50 @@ def parse(text: str, source: Source, report: Report) -> Node | None:
             return root
         except _Stop:
             return None
+        except _Unquoted as found:
+            text, patched = _filled(text, found.index, source, report), True
         except yaml.MarkedYAMLError as error:
+            if (start := _doubled(text, error)) is not None:
+                text, patched = _filled(text, start, source, report), True
+                continue
             cut = _unquoted(text, error)
             if cut is None:
                 _syntax(error, source, report)
                 return None
             start, end = cut
-            lines = _BREAK.split(text[:start])
-            report.add(
-                Place(source, len(lines), len(lines[-1]) + 1, end - start),
-                "LL005",
-                f"{text[start:end]} inside {{}} or [] must be quoted",
-                hint=f'write "{text[start:end]}"',
-            )
+            shown = text[start:end]
+            _must_be_quoted(shown, f"{shown} inside {{}} or []", _at(text, source, start, end), report)
             text = f"{text[:start]}${_OPEN}{text[start + 2 : end - 1]}{_CLOSE}{text[end:]}"
             patched = True
     return None
+
+
+def _filled(text: str, start: int, source: Source, report: Report) -> str:
+    end = text.find("}}", start) + 2
+    _must_be_quoted(text[start:end], "a value that starts with {{", _at(text, source, start, end), report)
+    return text[:start] + _FILLED * (end - start) + text[end:]
+
+
+def _doubled(text: str, error: yaml.MarkedYAMLError) -> int | None:
+    """Return where an unquoted `{{` starts in the line of an error."""
+    mark: Any = error.problem_mark
+    if mark is None:
+        return None
+    first = mark.index - mark.column
+    for match in _TEMPLATE.finditer(_BREAK.split(text[first:], maxsplit=1)[0]):
+        before = match.string[: match.start(1)]
+        if match.start(1) <= mark.column and before.count('"') % 2 == before.count("'") % 2 == 0:
+            return first + match.start(1)
+    return None
+
+
+def _at(text: str, source: Source, start: int, end: int) -> Place:
+    lines = _BREAK.split(text[:start])
+    return Place(source, len(lines), len(lines[-1]) + 1, end - start)
+
+
+def _must_be_quoted(text: str, what: str, place: Place, report: Report) -> None:
+    report.add(place, "LL005", f"{what} must be quoted", hint=f'write "{text}"' if "\n" not in text else "")
 
 
 def _unquoted(text: str, error: yaml.MarkedYAMLError) -> tuple[int, int] | None:
@@ -134,19 +173,44 @@ def _syntax(error: yaml.MarkedYAMLError, source: Source, report: Report) -> None
     start: Any = error.context_mark
     if context in {"while scanning a simple key", "while scanning a quoted scalar"} and start is not None:
         mark = start
+    elif context in {"while scanning an alias", "while scanning an anchor"} and start is not None:
+        mark, sign = start, "*" if context.endswith("alias") else "&"
+        problem = f'a value cannot start with "{sign}"'
     elif context.startswith("while parsing a flow") and start is not None:
         opened = f" (opened at line {start.line + 1}, column {start.column + 1})"
     if context == "while scanning a quoted scalar" and "end of stream" in problem:
         problem = "the quote is never closed"
-    hint = _HINTS.get(problem, "")
+    hint = "put the value in quotes" if problem.startswith("a value cannot") else _HINTS.get(problem, "")
     line, column = mark.line, mark.column
     if line >= len(source.lines):
         line, column = len(source.lines) - 1, len(source.lines[-1])
+    if (
+        problem in {_NO_KEY, "did not find expected key"}
+        and (key := _without_colon(source.lines, line, column)) is not None
+    ):
+        (line, column), problem = key, "could not find expected ':'"
+        hint = _HINTS[problem]
     char = source.lines[line][column : column + 1]
     if problem == "found character that cannot start any token":
         problem = "a tab cannot indent YAML" if char == "\t" else f'a value cannot start with "{char}"'
         hint = "use spaces" if char == "\t" else "put the value in quotes"
     report.add(Place(source, line + 1, column + 1), "LL004", problem + opened, hint=hint)
+
+
+def _without_colon(lines: list[str], line: int, column: int) -> tuple[int, int] | None:
+    """Return where the line above starts when it stands in a row with this one and is no key: its colon is missing."""
+    indent = len(lines[line]) - len(lines[line].lstrip())
+    if ": " in lines[line][:column]:
+        return None
+    for above in range(line - 1, -1, -1):
+        text = lines[above].lstrip()
+        if not text or text.startswith("#"):
+            continue
+        bare = text.rstrip().removeprefix("- ")
+        if len(lines[above]) - len(text) + len(text.rstrip()) - len(bare) != indent or re.search(r":(\s|$)", bare):
+            return None
+        return above, indent
+    return None
 
 
 class _Composer:
@@ -199,14 +263,15 @@ class _Composer:
         if self._patched and _OPEN in text:
             text = text.replace(_OPEN, "{").replace(_CLOSE, "}")
         plain = bool(event.implicit[0])
-        if event.tag is not None:
-            plain = self._tag(event, {"str": False, "int": True, "float": True, "bool": True, "null": True})
         node = ScalarNode(self._source, event.start_mark, event.end_mark, text, plain, event.style or "")
+        if event.tag is not None:
+            node.plain = self._tag(event, node, _SCALAR_TAGS)
+        node.broken = node.broken or (self._patched and _FILLED in text)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         self._add(node)
 
-    def _tag(self, event: Any, allowed: dict[str, bool]) -> bool:
+    def _tag(self, event: Any, node: Node, allowed: dict[str, bool]) -> bool:
         tag: str = event.tag
         short = tag.removeprefix(_STANDARD)
         if tag == "!":
@@ -216,11 +281,12 @@ class _Composer:
         shown = f"!!{short}" if short != tag else tag
         hint = "write ${NAME}" if tag == "!ENV" else "write the value without it"
         self._report.add(self._place(event.start_mark), "LL007", f'tag "{shown}" is not allowed', hint=hint)
+        node.broken = True
         return False
 
     def _open(self, event: Any, node: MappingNode | SequenceNode) -> None:
         if event.tag is not None:
-            self._tag(event, {"map": True} if isinstance(node, MappingNode) else {"seq": True})
+            self._tag(event, node, {"map": True} if isinstance(node, MappingNode) else {"seq": True})
         if len(self._stack) >= MAX_DEPTH:
             self._stop(event.start_mark, "LL003", f"nested more than {MAX_DEPTH} deep")
         if event.anchor is not None:
@@ -228,8 +294,21 @@ class _Composer:
         if self._stack and isinstance(self._stack[-1].node, MappingNode):
             frame = self._stack[-1]
             if frame.key is None and not frame.dropped:
+                if (
+                    isinstance(node, MappingNode)
+                    and (index := self._doubled(frame.node.start, event.start_mark)) is not None
+                ):
+                    raise _Unquoted(index)
                 self._report.add(node.place, "LL010", "a key must be plain text, not a list or a mapping")
         self._stack.append(_Frame(node, event.anchor))
+
+    def _doubled(self, outer: Mark | None, inner: Mark) -> int | None:
+        """Return where `{{` starts when two mappings open side by side and `}}` stands in their line."""
+        if outer is None or inner.index != outer.index + 1:
+            return None
+        line: str = self._source.lines[outer.line]
+        found = line.startswith("{{", outer.column) and "}}" in line[outer.column :].partition(": ")[0]
+        return outer.index if found else None
 
     def _close(self) -> None:
         frame = self._stack.pop()
@@ -245,8 +324,10 @@ class _Composer:
         target = self._anchors.get(event.anchor)
         place = Place(self._source, event.start_mark.line + 1, event.start_mark.column + 1, len(event.anchor) + 1)
         if target is None:
-            self._report.add(place, "LL008", f'alias "*{event.anchor}" names no anchor above it')
+            hint = did_you_mean(f"*{event.anchor}", (f"*{name}" for name in self._anchors))
+            self._report.add(place, "LL008", f'alias "*{event.anchor}" names no anchor above it', hint=hint)
             target = ScalarNode(self._source, event.start_mark, event.end_mark, "", plain=True)
+            target.broken = True
         elif any(frame.node is target for frame in self._stack):
             self._report.add(place, "LL008", f'alias "*{event.anchor}" stands inside its own anchor')
             raise _Stop
@@ -293,7 +374,9 @@ class _Composer:
         for part in target.items if isinstance(target, SequenceNode) else [node]:
             base = followed(part)
             if not isinstance(base, MappingNode):
-                self._report.add(part.place, "LL010", '"<<" takes a mapping or a list of mappings')
+                if not base.broken:
+                    place = node.place if isinstance(node, AliasNode) else part.place
+                    self._report.add(place, "LL010", '"<<" takes a mapping or a list of mappings')
                 continue
             via = part.place if isinstance(part, AliasNode) else key.place
             for name, entry in base.entries.items():

@@ -105,9 +105,11 @@ class Report:
     """Collects problems; the same mistake at the same place counts once, however many agents inherit it.
 
     `secrets` maps values that came from the environment to what the file says instead; no message shows them.
+    `incomplete` tells that an included file could not be read, so that what is missing may be in it.
     """
 
     def __init__(self) -> None:
+        self.incomplete = False
         self.secrets: dict[str, str] = {}
         self._entries: dict[tuple[Place, str, str], _Entry] = {}
         self._wheres: dict[tuple[Place, str, str], str] = {}
@@ -185,9 +187,15 @@ def _used(uses: list[Place]) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `did you mean "x"?` for the nearest known word, or nothing."""
+    near = nearest(word, known)
+    return f'did you mean "{near}"?' if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the nearest known word, or nothing when none is near."""
     names = {name.lower(): name for name in sorted(known, reverse=True) if name}
     match = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    return f'did you mean "{names[match[0]]}"?' if match else ""
+    return names[match[0]] if match else ""
 
 
 def label(loc: Iterable[str | int]) -> str:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from llmling import plugins, templates
 from llmling.manifest.base import Keys
 from llmling.manifest.interpolate import Values
-from llmling.manifest.keys import TYPE_HINTS, advice, fields_of, later, planned
+from llmling.manifest.keys import TYPE_HINTS, advice, fields_of, later, planned, suggested
 from llmling.manifest.nodes import (
     Entry,
     Found,
@@ -28,7 +28,7 @@ from llmling.manifest.nodes import (
     followed,
     paths,
 )
-from llmling.manifest.problems import Place, Report, did_you_mean, label
+from llmling.manifest.problems import Place, Report, did_you_mean, label, nearest
 from llmling.manifest.triggers import AuthConfig
 
 _KINDS: Mapping[str, plugins.Kind] = {
@@ -102,9 +102,10 @@ class Shapes:
             config = adapter.validate_python(self._values.plain(node), context=keys)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
+            meant = _meant(keys)
             for detail in errors:
                 if not (partial and detail["type"] in {"missing", "union_tag_not_found", *_CUSTOM_RULES}):
-                    _Translation(self, detail, entry, loc).report(self._report)
+                    _Translation(self, detail, entry, loc, meant).report(self._report)
             kept = _pruned(node, [detail["loc"] for detail in errors])
             if kept is not None:
                 node = kept
@@ -149,13 +150,32 @@ class Shapes:
         self._report.add(place, "LL201", f'unknown key "{name}"', where=self.where(loc), hint=hint, uses=found.uses)
 
 
-_CUSTOM_RULES = frozenset({"schedule", "schedule_prompt", "unauthenticated"})
+# Rules about several keys, with those that would satisfy them.
+_WANTED = {
+    "schedule": ("cron", "every_s"),
+    "schedule_prompt": ("prompt",),
+    "unauthenticated": ("auth", "allow_unauthenticated", "token"),
+}
+_CUSTOM_RULES = frozenset(_WANTED)
+
+
+def _meant(keys: Keys) -> frozenset[tuple[int, str]]:
+    """Return by mapping the keys that unknown ones were meant to be."""
+    return frozenset(
+        (id(owner), near)
+        for config, owner, name in keys.unknown
+        for near in (nearest(name, fields_of(config)), *suggested(config, name))
+        if near
+    )
 
 
 class _Translation:
     """One error of pydantic, told as a person would."""
 
-    def __init__(self, shapes: Shapes, detail: ErrorDetails, entry: Entry, loc: Loc) -> None:
+    def __init__(
+        self, shapes: Shapes, detail: ErrorDetails, entry: Entry, loc: Loc, meant: frozenset[tuple[int, str]]
+    ) -> None:
+        self._meant = meant
         self._type = detail["type"]
         self._text = detail["msg"]
         self._context: dict[str, Any] = detail.get("ctx", {})
@@ -171,7 +191,9 @@ class _Translation:
         self._sentence = False
 
     def report(self, report: Report) -> None:
-        """Add the problem to the report."""
+        """Add the problem to the report, unless it only follows from one that is there already."""
+        if self._found.node.broken or self._follows():
+            return
         owner = self._path if self._found.rest else self._path[:-1]
         if self._type in {"union_tag_invalid", "union_tag_not_found"}:
             message, owner = self._branch()
@@ -188,6 +210,14 @@ class _Translation:
         if where and self._sentence:
             where = f"({where})"
         report.add(self._place, self._code, message, where=where, hint=self._hint, uses=self._found.uses)
+
+    def _follows(self) -> bool:
+        """Tell whether the missing key is there, but misspelt."""
+        if self._type == "missing":
+            wanted = (str(self._loc[-1]),) if self._loc else ()
+        else:
+            wanted = _WANTED.get(self._type, ())
+        return any((id(self._found.node), name) in self._meant for name in wanted)
 
     def _name(self) -> str:
         path = self._path

@@ -59,7 +59,7 @@ PACK: dict[str, tuple[bytes | str, str, int, int]] = {
     "closing bracket": ("x-a: ]\n", "LL004", 1, 6),
     "bad escape": ('x-a: "\\q"\n', "LL004", 1, 7),
     "list in a mapping": ("x-a: 1\n- b\n", "LL004", 2, 1),
-    "missing colon": ("agents:\n  a\n  b: {}\n", "LL004", 3, 4),
+    "missing colon": ("agents:\n  a\n  b: {}\n", "LL004", 2, 3),
     "list as key": ("? [a]\n: b\n", "LL010", 1, 3),
     "mapping as key": ("{a: b}: c\n", "LL010", 1, 1),
     "merge of a text": ("x-a:\n  <<: text\n", "LL010", 2, 7),

@@ -346,7 +346,6 @@ def test_mistakes_of_one_agent_per_file(tmp_path: Path) -> None:
         (5, 1, "LL203", '"mcp_servers" of an agent should be a list of mappings'),
         (6, 1, "LL201", 'unknown key "modle"; did you mean "model"?'),
         (7, 15, "LL301", 'unknown agent or team "other" in connections; known: m'),
-        (9, 6, "LL202", 'missing key "paths" in triggers[0]'),
         (9, 18, "LL201", 'unknown key "pats" in triggers[0]; did you mean "paths"?'),
         (10, 1, "LL201", '"agents" belongs into the manifest of a pool; open this file with AgentPool'),
     ]

@@ -65,7 +65,6 @@ def test_its_mistakes_have_their_place(tmp_path: Path) -> None:
         "      - {type: mial, mailbox: x}\n"
     )
     assert [(problem.line, problem.column, problem.message) for problem in check(file)] == [
-        (4, 10, 'missing key "mailbox" in agents.a.triggers[0]'),
         (4, 22, 'unknown key "mailbx" in agents.a.triggers[0]; did you mean "mailbox"?'),
         (5, 31, '"mailbox" should be text in agents.a.triggers[1]; put it in quotes: "3"'),
         (6, 16, 'unknown type "mial" in agents.a.triggers[2]; did you mean "mail"?'),
