@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from llmling.pool import AgentPool
     from llmling.runtime.agent import Agent
     from llmling.runtime.team import Team
+    from llmling.runtime.tracing import get_tracer, tracer
     from llmling.tools.function import tool
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "AgentPool", "Event", "Manifest", "Message", "RunResult", "Team", "tool"]
+__all__ = ["Agent", "AgentPool", "Event", "Manifest", "Message", "RunResult", "Team", "get_tracer", "tool", "tracer"]
 
 _HOMES = {
     "Agent": "runtime.agent",
@@ -25,7 +26,9 @@ _HOMES = {
     "Message": "messages",
     "RunResult": "messages",
     "Team": "runtime.team",
+    "get_tracer": "runtime.tracing",
     "tool": "tools.function",
+    "tracer": "runtime.tracing",
 }
 
 

@@ -24,6 +24,7 @@ from llmling.runtime.http import http_scope
 from llmling.runtime.lifespan import Lifespans, reason
 from llmling.runtime.node import Failure, Node, reachable
 from llmling.runtime.services import Services
+from llmling.runtime.spans import event_settled
 from llmling.runtime.tasks import TaskSet
 from llmling.runtime.team import Team
 from llmling.server.health import Health
@@ -259,6 +260,7 @@ class AgentPool(Generic[TDeps]):
 
     def _settled(self, record: EventRecord) -> None:
         self._cost_usd += record.cost_usd or 0.0
+        event_settled(record)
         trigger = next((trigger for _, trigger in self._triggers if trigger.name == record.trigger), None)
         if trigger is not None:
             told = trigger.settled(record.event, record.status, record.error)

@@ -24,7 +24,18 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_the_public_names_are_pinned() -> None:
-    assert llmling.__all__ == ["Agent", "AgentPool", "Event", "Manifest", "Message", "RunResult", "Team", "tool"]
+    assert llmling.__all__ == [
+        "Agent",
+        "AgentPool",
+        "Event",
+        "Manifest",
+        "Message",
+        "RunResult",
+        "Team",
+        "get_tracer",
+        "tool",
+        "tracer",
+    ]
     assert all(getattr(llmling, name) is not None for name in llmling.__all__)
     assert set(llmling.__all__) <= set(dir(llmling))
     with pytest.raises(AttributeError, match="no attribute 'Agents'"):

@@ -11,6 +11,7 @@ from llmling.events import Event
 from llmling.messages import Message
 from llmling.runtime.callables import call_user
 from llmling.runtime.channel import Channel, Outstanding
+from llmling.runtime.tracing import Place, below
 from llmling.templates import expression
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message on its way, the event it belongs to, and the counter of everything that event still has under way."""
+    """A message on its way, the event it belongs to, and the counter of everything that event still has under way.
+
+    `place` is what caused it, in the trace of its event.
+    """
 
     message: Message
     event: Event
     tree: Outstanding
     hops: int = 0
+    place: Place | None = None
 
     def next(self) -> Envelope:
         """Return the envelope one hop further."""
@@ -92,7 +97,8 @@ class Connection:
 
     async def _carry(self, envelope: Envelope) -> None:
         try:
-            message = await self.shape(envelope.message, envelope.event)
+            with below(envelope.place):
+                message = await self.shape(envelope.message, envelope.event)
             if message is not None:
                 await self.target.take(replace(envelope, message=message))
         except LLMlingError as error:

@@ -14,6 +14,8 @@ from llmling.messages import Message, RunResult
 from llmling.protocols import Again, Answer, Dead, Delivery, Done, Settlement, Step, Waiting, Work
 from llmling.runtime.context import RunContext
 from llmling.runtime.node import CallableNode, Dropped, Node, hop_limit
+from llmling.runtime.spans import event_place
+from llmling.runtime.tracing import below
 
 if TYPE_CHECKING:
     from llmling.runtime.connection import Connection
@@ -32,6 +34,10 @@ class Deliveries:
 
     async def __call__(self, work: Work) -> Settlement:
         """Run one delivery to its settlement; only a defect of llmling itself raises."""
+        with below(event_place(work.event)):
+            return await self._settle(work)
+
+    async def _settle(self, work: Work) -> Settlement:
         node = self._nodes[work.delivery.agent]
         context = RunContext(work.event, work.journal)
         try:

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast, overload
 
 from llmling.errors import LimitExceeded, LLMlingError, RunError
@@ -18,6 +18,7 @@ from llmling.runtime.callables import call_user
 from llmling.runtime.channel import Channel, Outstanding
 from llmling.runtime.connection import Connection, Envelope
 from llmling.runtime.context import RunContext
+from llmling.runtime.tracing import Place, below, current_span, place_of
 
 logger = logging.getLogger("llmling")
 Target: TypeAlias = "Node | Callable[[Message], Any]"
@@ -138,7 +139,8 @@ class Node(ABC):
 
     def envelope(self, message: Message, event: Event) -> Envelope:
         """Return a message at the start of its way."""
-        return Envelope(message, event, Outstanding())
+        span = current_span()
+        return Envelope(message, event, Outstanding(), place=span and place_of(span))
 
     async def take(self, envelope: Envelope) -> None:
         """Put an envelope into the inbox."""
@@ -170,8 +172,10 @@ class Node(ABC):
 
     async def _settle(self, envelope: Envelope) -> None:
         try:
-            result = await self.answer(envelope.message, RunContext(envelope.event))
-            await self.pass_on(result, envelope)
+            # The worker's own surroundings are those of whoever happened to fill the inbox first.
+            with below(envelope.place):
+                result = await self.answer(envelope.message, RunContext(envelope.event))
+                await self.pass_on(result, envelope)
         except Dropped:
             pass
         except LLMlingError as error:
@@ -209,7 +213,8 @@ class Node(ABC):
         waits: list[Outstanding] = []
         for connection in tuple(self.connections):
             tree = Outstanding(envelope.tree)
-            await self._send(connection, result.message, Envelope(result.message, envelope.event, tree, envelope.hops))
+            onward = replace(envelope, message=result.message, tree=tree, place=_place(result) or envelope.place)
+            await self._send(connection, result.message, onward)
             if wait or (wait is None and connection.wait):
                 waits.append(tree)
         for tree in waits:
@@ -275,6 +280,10 @@ class Fan:
         for node in self.nodes:
             node.connect_to(shared)
         return shared
+
+
+def _place(result: RunResult) -> Place | None:
+    return Place(result.spans[-1].trace_id, result.spans[-1].span_id) if result.spans else None
 
 
 def as_node(target: Target) -> Node:

@@ -11,6 +11,8 @@ from typing import TypeAlias, TypeVar
 from llmling.errors import ModelError
 from llmling.protocols import Model, ModelRequest, ModelResponse, RetryPolicy, TextDelta
 from llmling.runtime.clock import Clock
+from llmling.runtime.spans import chat_answered, chat_span
+from llmling.runtime.tracing import OpenSpan
 
 OnRetry: TypeAlias = Callable[[ModelError, float], None]
 """Hears of a failed try and of the seconds until the next one."""
@@ -39,7 +41,7 @@ async def request_with_retries(
     tries = _Tries(model, policy, clock, deadline, on_retry)
     while True:
         try:
-            return await tries.bounded(lambda: model.request(tries.shortened(request)))
+            return await tries.bounded(lambda: tries.request(tries.shortened(request)))
         except ModelError as error:
             await tries.wait_after(error)
 
@@ -62,16 +64,23 @@ async def stream_with_retries(
     while True:
         silent = True
         parts = model.stream(tries.shortened(request))
+        span = tries.span(request)
         try:
             while (part := await tries.bounded(lambda: anext(parts, None))) is not None:  # noqa: B023
                 silent = False
+                if span is not None and isinstance(part, ModelResponse):
+                    chat_answered(span, part)
                 yield part
             return
         except ModelError as error:
+            if span is not None:
+                span.end(error)
             if not silent:
                 raise tries.final(error) from error
             failure = error
         finally:
+            if span is not None:
+                span.end("left before the answer was complete")
             await _close(parts)
         await tries.wait_after(failure)
 
@@ -85,7 +94,8 @@ class _Tries:
         self._model = model
         self._policy = policy
         # A model that asks several others has made all the tries there are; asking it again would multiply them.
-        self._most = 1 if getattr(model, "retries_by_itself", False) else policy.attempts
+        self._asks_others = getattr(model, "retries_by_itself", False)
+        self._most = 1 if self._asks_others else policy.attempts
         self._clock = clock
         self._deadline = deadline
         self._on_retry = on_retry
@@ -103,6 +113,23 @@ class _Tries:
         if left_s is None or left_s >= request.timeout_s:
             return request
         return dataclasses.replace(request, timeout_s=left_s)
+
+    def span(self, request: ModelRequest) -> OpenSpan | None:
+        """Begin the span of the try about to be made; a model that asks others leaves that to their tries."""
+        return None if self._asks_others else chat_span(self._model.name, request, self._tries - 1)
+
+    async def request(self, request: ModelRequest) -> ModelResponse:
+        """Make one try."""
+        span = self.span(request)
+        if span is None:
+            return await self._model.request(request)
+        try:
+            response = await self._model.request(request)
+        except BaseException as error:
+            span.end(error)
+            raise
+        chat_answered(span, response)
+        return response
 
     async def bounded(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await `work()` until the deadline."""

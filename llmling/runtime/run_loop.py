@@ -20,7 +20,9 @@ from llmling.runtime.context import RunContext, current_run
 from llmling.runtime.limits import RateLimit, check_limits
 from llmling.runtime.output import OutputType
 from llmling.runtime.retry import request_with_retries, stream_with_retries
+from llmling.runtime.spans import run_completed, run_span, tool_span
 from llmling.runtime.stream import Listener, RunEvent, RunEventType, silent
+from llmling.runtime.tracing import OpenSpan
 
 logger = logging.getLogger("llmling.run")
 
@@ -78,6 +80,10 @@ class RunLoop:
         Raises:
             RunError: The run failed; `LimitExceeded` names the key to raise. Its `cost_usd` is what was spent.
         """
+        with run_span(self._profile.agent, self._model, self.run_id, self._context.event) as span:
+            return await self._run(messages, span)
+
+    async def _run(self, messages: Sequence[Message], span: OpenSpan) -> RunResult:
         started = time.perf_counter()
         self._say("run_started", f"{self._profile.agent} started", model=self._model)
         timeout_s = self._profile.limits.timeout_s
@@ -106,6 +112,7 @@ class RunLoop:
             latency_s=time.perf_counter() - started,
             stop_reason=response.finish_reason,
             demo=self._demo,
+            spans=run_completed(span, self._model, response.finish_reason),
         )
         self._say("run_completed", response.message.text, result=result, cost_usd=self._cost_usd)
         return result
@@ -224,6 +231,13 @@ class RunLoop:
         step = self._context.journal.recorded(f"{key}:result")
         if step is not None:
             return ToolCallResponsePart(call.id, call.name, step.data["response"], step.data["failed"])
+        with tool_span(self._profile.agent, call.name, call.id) as span:
+            part = await self._answer(key, call)
+            if part.failed:
+                span.end(part.response)
+        return part
+
+    async def _answer(self, key: str, call: ToolCallPart) -> ToolCallResponsePart:
         tool = self._tools.get(call.name)
         self._say("tool_called", f"{call.name}({call.arguments_json()})", tool=call.name, call_id=call.id)
         if tool is None:

@@ -12,6 +12,8 @@ from llmling.manifest.agents import InboxConfig
 from llmling.messages import Message, RunResult, Usage
 from llmling.runtime.context import RunContext, ScopedJournal
 from llmling.runtime.node import DEFAULT_INBOX, Node, Target, as_node
+from llmling.runtime.spans import team_completed, team_span
+from llmling.runtime.tracing import OpenSpan
 
 Mode: TypeAlias = Literal["parallel", "sequential"]
 
@@ -68,24 +70,25 @@ class Team(Member):
         Raises:
             RunError: A member of a sequential team failed, or every member of a parallel one.
         """
-        if self.mode == "sequential":
-            return await self._one_by_one(message, context)
-        return await self._all_at_once(message, context)
+        with team_span(self.name, context.event) as span:
+            if self.mode == "sequential":
+                return await self._one_by_one(message, context, span)
+            return await self._all_at_once(message, context, span)
 
     def _inner(self, context: RunContext, index: int, member: Node) -> RunContext:
         journal = ScopedJournal(context.journal, f"{index}:{member.name}/")
         return RunContext(context.event, journal, context.meter, context.history, context.agents)
 
-    async def _one_by_one(self, message: Message, context: RunContext) -> RunResult:
+    async def _one_by_one(self, message: Message, context: RunContext, span: OpenSpan) -> RunResult:
         results: list[RunResult] = []
         for index, member in enumerate(self.members):
             result = await member.answer(message, self._inner(context, index, member))
             results.append(result)
             message = Message.user(result.response, name=member.name)
         last = results[-1]
-        return self._combined(results, last.content, last.message)
+        return self._combined(results, last.content, last.message, span)
 
-    async def _all_at_once(self, message: Message, context: RunContext) -> RunResult:
+    async def _all_at_once(self, message: Message, context: RunContext, span: OpenSpan) -> RunResult:
         async def attempt(index: int, member: Node) -> RunResult | RunError:
             try:
                 return await member.answer(message, self._inner(context, index, member))
@@ -107,9 +110,9 @@ class Team(Member):
             for member, outcome in zip(self.members, outcomes, strict=True)
         ]
         text = "\n\n".join(sections)
-        return self._combined(results, text, Message.assistant(text, name=self.name))
+        return self._combined(results, text, Message.assistant(text, name=self.name), span)
 
-    def _combined(self, results: Sequence[RunResult], content: object, message: Message) -> RunResult:
+    def _combined(self, results: Sequence[RunResult], content: object, message: Message, span: OpenSpan) -> RunResult:
         costs = [result.cost_usd for result in results if result.cost_usd is not None]
         return RunResult(
             content=content,
@@ -124,6 +127,7 @@ class Team(Member):
             if self.mode == "parallel"
             else sum(result.latency_s for result in results),
             demo=any(result.demo for result in results),
+            spans=team_completed(span, results),
         )
 
 
