@@ -13,6 +13,7 @@ from llmling.engines import queries, records
 from llmling.engines.database import Database
 from llmling.engines.inbox import Inbox
 from llmling.engines.ledger import Ledger, Verdict
+from llmling.engines.quarantine import Quarantine
 from llmling.engines.recorder import StepRecorder
 from llmling.engines.records import Change, Row
 from llmling.engines.steady import SteadyTime
@@ -54,6 +55,7 @@ class Dispatcher:
         self._applied = applied
         self._inboxes = {agent: Inbox(agent, policy) for agent, policy in policies.items()}
         self._round: deque[Inbox] = deque()
+        self._quarantine = Quarantine()
         self._active = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -110,7 +112,7 @@ class Dispatcher:
         for agent in self._inboxes if agents is None else agents:
             inbox = self._inboxes.get(agent)
             if inbox is not None:
-                inbox.clear()
+                self._clear(inbox)
                 inbox.more = True
                 inbox.renew = inbox.loading
                 self._feed(inbox)
@@ -122,6 +124,10 @@ class Dispatcher:
             if task is not None:
                 self._stopped.add(delivery_id)
                 task.cancel()
+
+    def _clear(self, inbox: Inbox) -> None:
+        self._quarantine.forget(inbox)
+        inbox.clear()
 
     def _feed(self, inbox: Inbox) -> None:
         if inbox.more and not inbox.loading and not self._stopping and inbox.low:
@@ -145,7 +151,8 @@ class Dispatcher:
             inbox.more = True
         else:
             for row in found.rows:
-                inbox.push(row)
+                if not self._quarantine.take(inbox, row):
+                    inbox.push(row)
             inbox.more = found.more or inbox.passed or inbox.overlook(found.held)
         if found.later is not None:
             self._ring_at(inbox, found.later)
@@ -185,13 +192,16 @@ class Dispatcher:
             self._round.append(inbox)
 
     def _pump(self) -> None:
-        # One delivery of each agent in turn, so that a busy agent cannot take the whole pool.
-        while self._round and self._active < self._concurrency and not self._stopping:
-            inbox = self._round.popleft()
-            inbox.queued = False
-            if not inbox.eligible:
-                continue
-            row = inbox.pop()
+        while self._active < self._concurrency and not self._stopping:
+            if (started := self._quarantine.start(self._active) or self._next()) is None:
+                return
+            inbox, row = started
+            if self._quarantine.closes_the_pool:
+                log.warning(
+                    "delivery %s was running when the process died (%d times): on its last try it runs alone",
+                    row.delivery.id,
+                    row.crashes,
+                )
             self._active += 1
             self._database.writer.post(
                 functools.partial(self._ledger.begin, delivery_id=row.delivery.id, attempts=row.attempts),
@@ -199,6 +209,15 @@ class Dispatcher:
             )
             self._queue(inbox)
             self._feed(inbox)
+
+    def _next(self) -> tuple[Inbox, Row] | None:
+        # One delivery of each agent in turn, so that a busy agent cannot take the whole pool.
+        while self._round and not self._quarantine.closes_the_pool:
+            inbox = self._round.popleft()
+            inbox.queued = False
+            if inbox.eligible:
+                return inbox, inbox.pop()
+        return None
 
     def _begun(self, inbox: Inbox, row: Row, steps: tuple[Step, ...] | None) -> None:
         if steps is None:
@@ -228,6 +247,7 @@ class Dispatcher:
 
     def _leave(self, inbox: Inbox, row: Row) -> None:
         self._active -= 1
+        self._quarantine.left(row)
         if inbox.left(row):
             self.reload([inbox.agent])
         self._queue(inbox)
@@ -326,7 +346,7 @@ class Dispatcher:
         for task in self._background:
             task.cancel()
         for inbox in self._inboxes.values():
-            inbox.clear()
+            self._clear(inbox)
         try:
             if self._tasks and grace_s > 0:
                 await asyncio.wait(self._tasks.values(), timeout=grace_s)

@@ -49,9 +49,14 @@ class Inbox:
         return len(self._ready) <= self.policy.concurrency + _AHEAD // 2
 
     @property
+    def idle(self) -> bool:
+        """Whether the agent may take one more."""
+        return self.active < self.policy.concurrency
+
+    @property
     def eligible(self) -> bool:
         """Whether the next delivery may start, as far as this agent is concerned."""
-        return bool(self._ready) and self.active < self.policy.concurrency
+        return bool(self._ready) and self.idle
 
     def push(self, row: Row) -> None:
         """Hold a delivery, unless it is here already."""

@@ -82,6 +82,11 @@ class JournalEngine:
         return self._store
 
     @property
+    def fault(self) -> str | None:
+        """Why the file could not be written the last time, None when it could."""
+        return None if self._database is None else self._database.writer.fault
+
+    @property
     def loaded(self) -> int:
         """How many deliveries are held in memory; the rest is on disk until it is their turn."""
         return 0 if self._dispatcher is None else self._dispatcher.loaded

@@ -88,7 +88,9 @@ class Due:
 def due(connection: sqlite3.Connection, agent: str, now: float, limit: int, held: Collection[str]) -> Due:
     """Return the first `limit` pending deliveries of an agent that are due and not in `held`."""
     rows = connection.execute(
-        "select * from pending_delivery where agent = ? and not_before <= ? order by seq limit ?",
+        "select d.seq, d.id, d.event_id, d.agent, d.hops, d.message, d.attempts, d.crashes, e.data"
+        " from delivery d join event e on e.id = d.event_id"
+        " where d.status = 'pending' and d.agent = ? and d.not_before <= ? order by d.seq limit ?",
         (agent, now, limit + len(held)),
     ).fetchall()
     later = connection.execute(

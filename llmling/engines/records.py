@@ -29,12 +29,13 @@ class NewDelivery:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A pending delivery in memory, with its place in the queue and the tries it has had."""
+    """A pending delivery in memory, with its place in the queue, the tries it has had, and the crashes it was in."""
 
     seq: int
     delivery: Delivery
     event: Event
     attempts: int = 0
+    crashes: int = 0
 
 
 @dataclass(slots=True)
@@ -94,10 +95,10 @@ def new_delivery(delivery: Delivery) -> NewDelivery:
 
 
 def row(columns: tuple[Any, ...]) -> Row:
-    """Read a row of `pending_delivery`."""
-    seq, delivery_id, event_id, agent, hops, message, attempts, data, _ = columns
+    """Read a row of `queries.due`."""
+    seq, delivery_id, event_id, agent, hops, message, attempts, crashes, data = columns
     delivery = Delivery(delivery_id, event_id, agent, Message.from_dict(json.loads(message)), hops)
-    return Row(seq, delivery, Event.from_dict(json.loads(data)), attempts)
+    return Row(seq, delivery, Event.from_dict(json.loads(data)), attempts, crashes)
 
 
 def step(columns: tuple[Any, ...]) -> Step:

@@ -46,9 +46,6 @@ create view event_record as
 create view delivery_record as
     select id, agent, status, attempts, hops, message, content, error, cost, created, finished, event_id, seq
     from delivery;
-create view pending_delivery as
-    select d.seq, d.id, d.event_id, d.agent, d.hops, d.message, d.attempts, e.data, d.not_before
-    from delivery d join event e on e.id = d.event_id where d.status = 'pending';
 create trigger delivery_queued after insert on delivery when new.status = 'pending' begin
     insert into inbox values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
 end;

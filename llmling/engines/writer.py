@@ -177,6 +177,11 @@ class Writer:
             return jobs, False
         return jobs, True
 
+    @property
+    def fault(self) -> str | None:
+        """Why the last commit failed, None when it did not."""
+        return self._fault
+
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Job]:
         """Run the jobs in one transaction, tell their outcomes, and return those to be tried again."""
         try:
