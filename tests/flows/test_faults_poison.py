@@ -12,9 +12,9 @@ from llm_server import Call, LLMServer, Reply, Request
 from serving import Serve, free_port, post, until
 
 FULL = bool(os.environ.get("CHAOS"))
-EVENTS = 200 if FULL else 30
-POISON = {"3", "17", "18", "120"} if FULL else {"17"}
-SLOW_S = 0.5 if FULL else 0.3
+EVENTS = 200 if FULL else 12
+POISON = {"3", "17", "18", "120"} if FULL else {"7"}
+SLOW_S = 0.5 if FULL else 0.2
 
 TOOLS = f'''
 import os
