@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from llmling import plugins
 from llmling.errors import StartupError
 from llmling.events import Event, render
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
+from llmling.manifest.models import ModelConfig
 from llmling.manifest.root import Manifest
 from llmling.manifest.tools import AgentToolConfig
 from llmling.messages import Message, RunResult
@@ -26,6 +29,7 @@ from llmling.runtime.team import Team
 from llmling.templates import TemplateFailed, expression
 
 logger = logging.getLogger("llmling")
+_model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
 
 
 @dataclass(slots=True)
@@ -57,11 +61,13 @@ def open_engine(manifest: Manifest) -> Engine:
 
 def check_keys(manifest: Manifest, model: str | None = None, env: Mapping[str, str] | None = None) -> list[str]:
     """Return a line for every agent whose model needs a key that is not in the environment."""
+    env = os.environ if env is None else env
     if model is not None:
-        return []
+        missing = missing_key(_model_config.validate_python(model), env)
+        return [] if missing is None else [f"the model given for every agent: {missing}"]
     lines: list[str] = []
     for name, agent in manifest.agents.items():
-        missing = missing_key(agent.model, os.environ if env is None else env)
+        missing = missing_key(agent.model, env)
         if missing is not None:
             place = manifest.locate("agents", name, "model")
             lines.append(f"{place}: agent {name!r}: {missing}")

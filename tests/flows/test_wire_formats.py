@@ -104,3 +104,10 @@ async def test_a_missing_key_is_named_before_anything_starts(tmp_path: Path, mon
     assert "OPENAI_API_KEY" in str(caught.value)
     assert "agent 'analyst'" in str(caught.value)
     assert f"{path.name}:6:5" in str(caught.value) or f"{path.name}:6:12" in str(caught.value)
+
+
+async def test_a_missing_key_of_the_model_for_all_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MISTRAL_API_KEY", raising=False)
+    with pytest.raises(StartupError, match="MISTRAL_API_KEY"):
+        async with AgentPool(project(tmp_path, "demo"), model="mistral/mistral-small-latest"):
+            pass
