@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
-from llmling.errors import StartupError
+from llmling.errors import EngineError, StartupError
 from llmling.manifest.root import Manifest
 from llmling.protocols import Engine, EventRecord, Trigger
 from llmling.report import AgentState, ServerState, StartReport, TriggerState
@@ -33,6 +34,7 @@ from llmling.server.metrics import Sample
 from llmling.wiring import Graph, Source, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
 
 logger = logging.getLogger("llmling")
+TRY_ENGINE_S = 2.0
 TDeps = TypeVar("TDeps", default=None)
 
 
@@ -208,6 +210,7 @@ class AgentPool(Generic[TDeps]):
             max_messages_per_event=limits.max_messages_per_event,
             settled=self._settled,
         )
+        self._tasks.spawn(self._try_engine(engine), name="watch over the engine")
         self._stack.push_async_callback(engine.stop, limits.drain_timeout_s)
         if self.arm:
             await self._arm(listeners)
@@ -268,6 +271,14 @@ class AgentPool(Generic[TDeps]):
         if self._on_event is not None:
             self._on_event(record)
 
+    async def _try_engine(self, engine: Engine) -> None:
+        # Whoever looks at `/readyz` may send nothing while it says no, so the pool tries by itself.
+        while True:
+            await asyncio.sleep(TRY_ENGINE_S)
+            if engine.fault:
+                with contextlib.suppress(EngineError):
+                    await engine.store.put("llmling", {"tried": time.time()})
+
     async def until_stopped(self) -> None:
         """Return when `stop` was called."""
         await self._stopped.wait()
@@ -283,6 +294,8 @@ class AgentPool(Generic[TDeps]):
             server = self._graph.providers.get(name)
             if config.required and server is not None and server.state != "ready":
                 reasons.append(f"MCP server {name!r} is {server.state}: {server.reason}")
+        if self._engine is not None and self._engine.fault:
+            reasons.append(self._engine.fault)
         if self._draining:
             reasons.append("draining")
         return reasons

@@ -246,6 +246,11 @@ class Engine(Protocol):
         """The small facts that live beside the events."""
         ...
 
+    @property
+    def fault(self) -> str | None:
+        """Why the store could not be written the last time, None when it could."""
+        ...
+
     async def open(self) -> None:
         """Open the store for this process.
 
