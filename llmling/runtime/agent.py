@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeAlias, TypedDict, Unpack
 
+from pydantic import ValidationError
 from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
@@ -82,9 +84,7 @@ class Agent(Member, Generic[TDeps]):
             name, config = next(iter(self._manifest.agents.items()))
             services = Services(folder=self._manifest.folder)
         else:
-            config = AgentConfig.model_validate(
-                {**options, "instructions": instructions if isinstance(instructions, str) else list(instructions)}
-            )
+            config = _config(options, instructions if isinstance(instructions, str) else list(instructions))
         self._set_up(str(name), config, services, model=model, tools=tools, output=output, parallel_init=parallel_init)
 
     @classmethod
@@ -275,6 +275,27 @@ class Agent(Member, Generic[TDeps]):
     async def stop(self) -> None:
         """End the background rounds."""
         await self._background.stop()
+
+
+def _config(options: AgentOptions, instructions: str | list[str]) -> AgentConfig:
+    """Return the config of an agent built in Python.
+
+    Raises:
+        TypeError: There is no such option.
+        ManifestError: A value of an option is wrong.
+    """
+    for name in options:
+        if name not in AgentOptions.__annotations__:
+            close = difflib.get_close_matches(name, AgentOptions.__annotations__, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"Agent() got an unexpected keyword argument {name!r}{hint}")
+    data = {**options, **({"instructions": instructions} if instructions else {})}
+    try:
+        return AgentConfig.model_validate(data)
+    except ValidationError:
+        # The loader says the same better; it is slower, so it is only asked about mistakes.
+        manifests.load({"agents": {"agent": data}})
+        raise
 
 
 def _is_file(name: str | Path) -> bool:

@@ -12,7 +12,15 @@ import pytest
 from pydantic import BaseModel
 
 from llmling import Agent, Message, RunResult, tool
-from llmling.errors import LimitExceeded, ModelError, OutputError, StartupError, SyncInAsyncError, ToolError
+from llmling.errors import (
+    LimitExceeded,
+    ManifestError,
+    ModelError,
+    OutputError,
+    StartupError,
+    SyncInAsyncError,
+    ToolError,
+)
 from llmling.messages import TextPart, ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import ModelRequest, ModelResponse
 from llmling.runtime.stream import RunStream
@@ -422,5 +430,7 @@ async def test_answers_of_a_message_prompt_and_tool_decorator() -> None:
 
 
 async def test_unknown_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="limitz"):
+    with pytest.raises(TypeError, match="'limitz'; did you mean 'limits'"):
         Agent("a", model="demo", limitz={})  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ManifestError, match=r"unknown key .timeout. in agents\.agent\.limits; write `timeout_s:`"):
+        Agent("a", model="demo", limits={"timeout": 3})
