@@ -11,9 +11,11 @@ LLMlingError
 │   ├── LimitExceeded        a limit of the run was reached
 │   ├── OutputError          the answer never matched the output schema
 │   ├── DecisionNeeded       a tool call was in flight at a crash and may not be repeated blindly
+│   ├── HookError            a hook vetoed a model request, or failed (retryable)
 │   ├── SinkError            an answer did not arrive where it should (retryable)
 │   └── BudgetExceeded       money or tokens for the period are spent
 ├── ToolError                a tool failed; the model sees the text
+├── Veto                     raised by a hook: this must not happen
 └── SyncInAsyncError         a sync method was called inside a running event loop
 """
 
@@ -152,6 +154,18 @@ class BudgetExceeded(RunError):
 
 class ToolError(LLMlingError):
     """A tool failed in a way the model may read about: raise it inside a tool to choose the text."""
+
+
+class Veto(LLMlingError):
+    """Raise it in a hook to forbid a tool call, whose model reads the text, or a model request, whose run fails."""
+
+
+class HookError(RunError):
+    """A hook vetoed a model request or answer, or failed; `retryable` is false after a veto."""
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class SinkError(RunError):

@@ -80,6 +80,15 @@ class ModelResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class RunInfo:
+    """The run a hook is called in."""
+
+    agent: str
+    run_id: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """A piece of the answer's text, as it streams in."""
 

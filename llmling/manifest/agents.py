@@ -176,6 +176,9 @@ class AgentConfig(NodeConfig):
     """Limits of one run."""
     parallel_tools: Truth = True
     """False: tool calls of one answer run one after the other."""
+    hooks: list[CallablePath] = Field(default=[])
+    """Code around model requests and tool calls as `module:name`: an object with `before_model`, `after_model`,
+    `before_tool`, `after_tool` or `on_event`, or a function that hears every event."""
 
 
 class TeamConfig(NodeConfig):

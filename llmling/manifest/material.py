@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.draft import Draft
+from llmling.manifest.hooks import hook_methods
 from llmling.manifest.importing import ImportFailed, import_object
 from llmling.manifest.interpolate import Values
 from llmling.manifest.knowledge import FileKnowledgeConfig, FolderKnowledgeConfig
@@ -54,6 +55,8 @@ def _named(part: Part) -> Iterator[tuple[Loc, str, str]]:
         for index, tool in enumerate(part.config.tools):
             if isinstance(tool, FunctionToolConfig):
                 yield ("tools", index, "function"), tool.function, "callable"
+        for index, hook in enumerate(part.config.hooks):
+            yield ("hooks", index), hook, "hook"
         if isinstance(part.config.output, str):
             yield ("output",), part.config.output, "model"
 
@@ -70,6 +73,11 @@ def _check_object(draft: Draft, part: Part, loc: Loc, value: Any, path: str, sha
         draft.problem(part, loc, "LL308" if value.module else "LL309", str(value), sentence=True)
     elif shape == "callable" and not (callable(value) or callable(getattr(value, "call", None))):
         draft.problem(part, loc, "LL309", f"{path} is not callable", hint="name a function")
+    elif shape == "hook":
+        try:
+            hook_methods(value)
+        except ValueError as error:
+            draft.problem(part, loc, "LL309", f"{path} {error}", sentence=True)
     elif shape == "model" and not (isinstance(value, type) and issubclass(value, BaseModel)):
         draft.problem(part, loc, "LL309", f"{path} is not a pydantic model", hint="name a subclass of BaseModel")
 

@@ -24,6 +24,7 @@ from llmling.protocols import Model, RetryPolicy
 from llmling.runtime import batch
 from llmling.runtime.background import Background
 from llmling.runtime.context import RunContext
+from llmling.runtime.hooks import NO_HOOKS, Hooks
 from llmling.runtime.limits import RateLimit
 from llmling.runtime.node import as_message, run_event
 from llmling.runtime.output import OutputType, output_type
@@ -74,6 +75,7 @@ class Agent(Member, Generic[TDeps]):
         instructions: str | Sequence[str] = (),
         tools: Sequence[Any] = (),
         output: type | Mapping[str, Any] | str | None = None,
+        hooks: Sequence[Any] = (),
         parallel_init: bool = True,
         **options: Unpack[AgentOptions],
     ) -> None:
@@ -85,7 +87,16 @@ class Agent(Member, Generic[TDeps]):
             services = Services(folder=self._manifest.folder)
         else:
             config = _config(options, instructions if isinstance(instructions, str) else list(instructions))
-        self._set_up(str(name), config, services, model=model, tools=tools, output=output, parallel_init=parallel_init)
+        self._set_up(
+            str(name),
+            config,
+            services,
+            model=model,
+            tools=tools,
+            output=output,
+            hooks=hooks,
+            parallel_init=parallel_init,
+        )
 
     @classmethod
     def from_config(
@@ -94,7 +105,7 @@ class Agent(Member, Generic[TDeps]):
         """Build an agent of a pool; `model` replaces the configured one."""
         self = cls.__new__(cls)
         self._manifest = None
-        self._set_up(name, config, services, model=model, tools=(), output=None, parallel_init=parallel_init)
+        self._set_up(name, config, services, model=model, parallel_init=parallel_init)
         return self
 
     def _set_up(
@@ -104,8 +115,9 @@ class Agent(Member, Generic[TDeps]):
         services: Services,
         *,
         model: Any,
-        tools: Sequence[Any],
-        output: Any,
+        tools: Sequence[Any] = (),
+        output: Any = None,
+        hooks: Sequence[Any] = (),
         parallel_init: bool,
     ) -> None:
         super().__init__(name, description=config.description, concurrency=config.concurrency, inbox=config.inbox)
@@ -129,6 +141,7 @@ class Agent(Member, Generic[TDeps]):
             output=None if shape is None else _output(shape, services.folder),
             parallel_tools=config.parallel_tools,
             rate=RateLimit(limits.requests_per_minute, services.clock) if limits.requests_per_minute else None,
+            hooks=Hooks((*config.hooks, *hooks), services.folder) if config.hooks or hooks else NO_HOOKS,
             clock=services.clock,
         )
 

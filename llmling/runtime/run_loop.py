@@ -14,9 +14,10 @@ from llmling.errors import DecisionNeeded, LimitExceeded, ModelError, OutputErro
 from llmling.events import new_id
 from llmling.manifest.agents import LimitsConfig
 from llmling.messages import Message, RunResult, ToolCallPart, ToolCallResponsePart, Usage
-from llmling.protocols import Model, ModelRequest, ModelResponse, RetryPolicy, Step, TextDelta, Tool, ToolSpec
+from llmling.protocols import Model, ModelRequest, ModelResponse, RetryPolicy, RunInfo, Step, TextDelta, Tool, ToolSpec
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 from llmling.runtime.context import RunContext, current_run
+from llmling.runtime.hooks import NO_HOOKS, Hooks
 from llmling.runtime.limits import RateLimit, check_limits
 from llmling.runtime.output import OutputType
 from llmling.runtime.retry import request_with_retries, stream_with_retries
@@ -40,6 +41,7 @@ class Profile:
     output: OutputType | None = None
     parallel_tools: bool = True
     rate: RateLimit | None = None
+    hooks: Hooks = NO_HOOKS
     clock: Clock = SYSTEM_CLOCK
 
 
@@ -65,6 +67,7 @@ class RunLoop:
         self._tools = {tool.spec.name: tool for tool in tools}
         self._specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in tools)
         self._context = context
+        self._info = RunInfo(profile.agent, self.run_id, context.event)
         self._listen = listen
         self._streaming = streaming
         self._usage = Usage()
@@ -80,8 +83,9 @@ class RunLoop:
         Raises:
             RunError: The run failed; `LimitExceeded` names the key to raise. Its `cost_usd` is what was spent.
         """
-        with run_span(self._profile.agent, self._model, self.run_id, self._context.event) as span:
-            return await self._run(messages, span)
+        async with self._profile.hooks.listening(self._listen) as self._listen:
+            with run_span(self._profile.agent, self._model, self.run_id, self._context.event) as span:
+                return await self._run(messages, span)
 
     async def _run(self, messages: Sequence[Message], span: OpenSpan) -> RunResult:
         started = time.perf_counter()
@@ -158,8 +162,6 @@ class RunLoop:
         if step is not None:
             return ModelResponse.from_dict(step.data), True
         profile = self._profile
-        if profile.rate is not None:
-            await profile.rate.wait()
         request = ModelRequest(
             tuple(exchange),
             self._specs,
@@ -168,20 +170,31 @@ class RunLoop:
             profile.request_timeout_s,
             profile.retries,
         )
+        decided = await profile.hooks.before_model(request, self._info)
+        if isinstance(decided, ModelResponse):
+            response = decided
+            if self._streaming:
+                self._say("text_delta", response.message.text)
+        else:
+            response = await self._ask(iteration, decided)
+        self._context.meter.add(response.usage, response.cost_usd)
+        return await profile.hooks.after_model(response, self._info), False
+
+    async def _ask(self, iteration: int, request: ModelRequest) -> ModelResponse:
+        profile = self._profile
+        if profile.rate is not None:
+            await profile.rate.wait()
         self._say("model_request", f"request {iteration + 1} to {self._model}", iteration=iteration)
         if self._streaming:
-            response = await self._streamed(request)
-        else:
-            response = await request_with_retries(
-                profile.model,
-                request,
-                profile.retries,
-                clock=profile.clock,
-                deadline=self._deadline,
-                on_retry=self._retried,
-            )
-        self._context.meter.add(response.usage, response.cost_usd)
-        return response, False
+            return await self._streamed(request)
+        return await request_with_retries(
+            profile.model,
+            request,
+            profile.retries,
+            clock=profile.clock,
+            deadline=self._deadline,
+            on_retry=self._retried,
+        )
 
     async def _streamed(self, request: ModelRequest) -> ModelResponse:
         profile = self._profile
@@ -248,27 +261,35 @@ class RunLoop:
         elif isinstance(call.arguments, str):
             part = ToolCallResponsePart(call.id, call.name, _malformed(call.arguments), failed=True)
         else:
-            await self._mark(key, call, tool)
-            part = await self._invoke(key, call, tool, call.arguments)
+            part = await self._guarded(key, call, tool)
         await self._record(f"{key}:result", "result", {"response": part.response, "failed": part.failed})
         self._say("tool_failed" if part.failed else "tool_result", part.response, tool=call.name, call_id=call.id)
         return part
 
-    async def _mark(self, key: str, call: ToolCallPart, tool: Tool) -> None:
-        if tool.repeatable:
-            return
-        if self._context.journal.recorded(f"{key}:call") is not None:
+    async def _guarded(self, key: str, call: ToolCallPart, tool: Tool) -> ToolCallResponsePart:
+        self._check_repeatable(key, call, tool)
+        hooks = self._profile.hooks
+        decided = await hooks.before_tool(call, self._info)
+        if isinstance(decided, ToolCallResponsePart):
+            return decided
+        await self._mark(key, decided, tool)
+        return await hooks.after_tool(await self._invoke(key, decided, tool), self._info)
+
+    def _check_repeatable(self, key: str, call: ToolCallPart, tool: Tool) -> None:
+        if not tool.repeatable and self._context.journal.recorded(f"{key}:call") is not None:
             raise DecisionNeeded(
                 f"tool {call.name!r} was being called when the process ended, and it is not marked `idempotent: true`: "
                 f"look whether it took effect, then `llmling events retry` calls it again and `drop` gives up. "
                 f"Arguments: {call.arguments_json()[:500]}"
             )
-        step = Step(f"{key}:call", "call", {"tool": call.name, "arguments": call.arguments_json()})
-        await self._context.journal.record(step, committed=True)
 
-    async def _invoke(
-        self, key: str, call: ToolCallPart, tool: Tool, arguments: Mapping[str, Any]
-    ) -> ToolCallResponsePart:
+    async def _mark(self, key: str, call: ToolCallPart, tool: Tool) -> None:
+        if not tool.repeatable:
+            step = Step(f"{key}:call", "call", {"tool": call.name, "arguments": call.arguments_json()})
+            await self._context.journal.record(step, committed=True)
+
+    async def _invoke(self, key: str, call: ToolCallPart, tool: Tool) -> ToolCallResponsePart:
+        arguments: Mapping[str, Any] = {} if isinstance(call.arguments, str) else call.arguments
         token = current_run.set(self._context.within(self._profile.agent, f"{key}/"))
         try:
             return ToolCallResponsePart(call.id, call.name, await tool.call(arguments))

@@ -64,7 +64,7 @@ agents:
       cost_usd: 0.5
       requests_per_minute: 60
     parallel_tools: true
-    hooks: [my_module:audit]                         #! LL206
+    hooks: [my_module:audit]
     context: {window_tokens: 100000, compact_at: 0.75, strategy: shorten} #! LL206
     plan: {every: 5}                                 #! LL206
     approval: destructive                            #! LL206
@@ -183,7 +183,8 @@ PREDECESSOR = {
 
 
 def test_every_key_of_the_example_works_or_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "my_module.py").write_text("def word_count(a): ...\ndef send(a): ...\ndef shorten(a): ...\n")
+    names = ("word_count", "send", "shorten", "audit")
+    (tmp_path / "my_module.py").write_text("".join(f"def {name}(a): ...\n" for name in names))
     (tmp_path / "handbook.md").write_text("x")
     (tmp_path / "kb").mkdir()
     file = tmp_path / "m.yml"
