@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from llmling.engines import schema
+from llmling.engines.place import Place
 from llmling.engines.writer import Writer
 from llmling.errors import EngineError
 
@@ -52,7 +53,7 @@ class FileDatabase:
 
     def __init__(self, path: Path, foreign: Callable[[], None]) -> None:
         self._path = path
-        self.writer = Writer(lambda: schema.open_file(path), foreign=foreign)
+        self.writer = Writer(lambda: schema.open_file(path), place=Place(path), foreign=foreign)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="llmling-engine-reader")
         self._reader: sqlite3.Connection | None = None
 

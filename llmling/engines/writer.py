@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from llmling.engines.schema import primary_code
+from llmling.engines.place import Place
+from llmling.engines.schema import explain, primary_code
 from llmling.errors import EngineError
 
 log = logging.getLogger("llmling.engine")
@@ -52,9 +53,16 @@ class Writer:
     called on the loop even when nobody waits any more.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], *, foreign: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        place: Place | None = None,
+        foreign: Callable[[], None] | None = None,
+    ) -> None:
         """`foreign` is called on the loop after another process has written; without it nobody looks."""
         self._connect = connect
+        self._place = place
         self._foreign = foreign
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -130,6 +138,8 @@ class Writer:
             self._call(_settle, opened, None, error)
             return
         try:
+            if self._place is not None:
+                self._place.remember()
             self._call(_settle, opened, None, None)
             self._work(connection)
         finally:
@@ -153,6 +163,7 @@ class Writer:
                 return
             if self._foreign and time.monotonic() - looked >= WATCH_S:
                 looked = time.monotonic()
+                self._look_for_files()
                 # Our own commits do not change the value, so a change is somebody else's.
                 before, version = version, _data_version(connection, version)
                 if version != before:
@@ -185,14 +196,11 @@ class Writer:
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Job]:
         """Run the jobs in one transaction, tell their outcomes, and return those to be tried again."""
         try:
+            if self._place is not None:
+                self._place.check()
             outcomes = _together(connection, jobs)
-        except sqlite3.Error as error:
-            if self._fault is None:
-                log.error("the engine cannot be written: %s; it is tried again until it can", error)
-                self._pause_s = _FIRST_PAUSE_S
-            else:
-                self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
-            self._fault = f"engine not writable: {error}"
+        except (sqlite3.Error, EngineError) as error:
+            self._fail(error)
             failed: list[_Outcome] = [(job, None, NotWritable(self._fault)) for job in jobs if not job.patient]
             self._call(self._deliver, failed)
             return [job for job in jobs if job.patient]
@@ -201,6 +209,25 @@ class Writer:
             self._fault = None
         self._call(self._deliver, outcomes)
         return []
+
+    def _look_for_files(self) -> None:
+        # An idle pool must not look ready when its next commit would be lost.
+        if self._place is not None and self._fault is None:
+            try:
+                self._place.check()
+            except EngineError as error:
+                self._fail(error)
+
+    def _fail(self, error: sqlite3.Error | EngineError) -> None:
+        if self._place is not None and isinstance(error, sqlite3.Error):
+            error = explain(self._place.path, error)
+        fault = f"engine not writable: {error}"
+        if self._fault is None:
+            log.error("%s; it is tried again until it can be written", fault)
+            self._pause_s = _FIRST_PAUSE_S
+        else:
+            self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        self._fault = fault
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
         try:
