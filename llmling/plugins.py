@@ -82,6 +82,8 @@ def types(kind: Kind) -> tuple[str, ...]:
 
 AS_TOOL = "llmling.tools.function:as_tool"
 """Turns a callable into a tool."""
+DESCRIBE = "llmling.tools.function:describe"
+"""Turns a tool's config and its callable into a tool, or says why it cannot be described to a model."""
 POOL = "llmling.pool:AgentPool"
 """Hosts the triggers of an agent that was read from a file of its own."""
 

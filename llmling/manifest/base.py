@@ -176,6 +176,12 @@ def _callable_path(value: str) -> str:
     return value
 
 
+def _path(value: str) -> str:
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise PydanticCustomError("path", "a path cannot hold control characters")
+    return value
+
+
 def _relative(value: Any) -> Any:
     if isinstance(value, Located) and value.prefix and not value.startswith(("/", "~")):
         return os.path.normpath(os.path.join(value.prefix, value))  # noqa: PTH118
@@ -198,8 +204,9 @@ Truth = Annotated[bool, BeforeValidator(_truth, json_schema_input_type=bool)]
 # Behind the bounds: bounds of a type with a validator would miss the schema. `true` is no number.
 NotTruth = BeforeValidator(_number)
 Whole = Annotated[int, NotTruth]
-Seconds = Annotated[float, Field(ge=0), NotTruth]
-PositiveSeconds = Annotated[float, Field(gt=0), NotTruth]
+# Thirty years: beyond it, dates and timers overflow.
+Seconds = Annotated[float, Field(ge=0, le=1_000_000_000), NotTruth]
+PositiveSeconds = Annotated[float, Field(gt=0, le=1_000_000_000), NotTruth]
 Cost = Annotated[float, Field(ge=0), NotTruth]
 Amount = Annotated[float, Field(gt=0), NotTruth]
 Count = Annotated[int, Field(ge=1), NotTruth]
@@ -213,7 +220,9 @@ CallablePath = Annotated[
     AfterValidator(_callable_path),
     Field(json_schema_extra={"pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$"}),
 ]
-RelativePath = Annotated[str, Field(min_length=1), BeforeValidator(_relative, json_schema_input_type=str)]
+RelativePath = Annotated[
+    str, Field(min_length=1), AfterValidator(_path), BeforeValidator(_relative, json_schema_input_type=str)
+]
 """A path, relative to the manifest's folder once validated, whichever file it was written in."""
 RelativeTemplate = Annotated[
     str,

@@ -150,17 +150,18 @@ def _check_webhooks(draft: Draft) -> None:
                 draft.problem(part, (*loc, "port"), "LL307", message, hint="give one of them another port")
             address = (host, trigger.port, trigger.path)
             place = find(part.node, loc).value_place
-            owner, first, at = addresses.setdefault(address, (name, draft.title(part, index), place))
-            if owner != name and at == place and find(part.node, ("extends",)).rest == ():
+            owner, first, at = addresses.get(address, ("", "", place))
+            if owner and owner != name and at == place and find(part.node, ("extends",)).rest == ():
                 # One with a name has been told of already, by its name.
                 if not trigger.name:
                     message = f'"{name}" inherits the webhook {first}, which belongs to "{owner}"'
                     hint = f"write `triggers:` in {name}, or `triggers: []`"
                     draft.problem(part, ("extends",), "LL306", message, hint=hint)
                 continue
-            if (owner, at) != (name, place):
+            if owner:
                 message = f"another webhook, {first}, has the same host, port and path {trigger.path}"
                 draft.problem(part, (*loc, "path"), "LL306", message, hint="give one of them another path")
+            addresses.setdefault(address, (name, draft.title(part, index), place))
             others = listeners.setdefault(trigger.port, {})
             clash = next((name for other, name in others.items() if other != host and _meet(other, host)), None)
             if clash is not None:

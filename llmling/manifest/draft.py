@@ -21,6 +21,7 @@ class Draft:
     shown: str = ""
     """The manifest's folder as problems show it."""
     max_hops: int = 10
+    engine: Part | None = None
     server: Part | None = None
     server_names: dict[str, ScalarNode] = field(default_factory=dict[str, ScalarNode])
     servers: dict[str, Part] = field(default_factory=dict[str, Part])

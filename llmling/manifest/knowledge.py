@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field
 
 from llmling.manifest.base import Config, Count, RelativePath, Seconds, Template, Truth, plugged
+from llmling.manifest.wire import Url
 
 
 class FileKnowledgeConfig(Config):
@@ -23,7 +24,7 @@ class UrlKnowledgeConfig(Config):
     """A page fetched at the start, and again after `refresh_s`."""
 
     type: Literal["url"] = "url"
-    url: str = Field(pattern=r"^https?://")
+    url: Url
     """Address of the page."""
     refresh_s: Seconds = 3600.0
     """Age in seconds after which it is fetched again; 0: never again."""

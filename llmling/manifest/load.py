@@ -132,7 +132,7 @@ class _Reading:
         self._check_keys()
         root, draft = self._root, self._draft
         singles = {name: self._single(name) for name in _SINGLE if name in root.entries}
-        draft.server = singles.get("server")
+        draft.engine, draft.server = singles.get("engine"), singles.get("server")
         limits = singles.get("limits")
         draft.max_hops = (limits.config if limits else PoolLimitsConfig()).max_hops
         draft.server_names, draft.servers = self._named("mcp_servers")

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from llmling import plugins
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.draft import Draft
 from llmling.manifest.hooks import hook_methods
@@ -20,6 +21,7 @@ from llmling.manifest.models import FallbackModelConfig, ScriptModelConfig
 from llmling.manifest.nodes import Entry, Loc, ScalarNode, SequenceNode, find
 from llmling.manifest.outputs import TYPES, faults
 from llmling.manifest.parse import decode, parse
+from llmling.manifest.pool import SqliteEngineConfig
 from llmling.manifest.problems import Place, Source, did_you_mean
 from llmling.manifest.scripts import ScriptEntry
 from llmling.manifest.shape import Part, Shapes
@@ -30,6 +32,10 @@ _ENTRY = TypeAdapter(ScriptEntry)
 
 def check_material(draft: Draft) -> None:
     """Report Python objects that cannot be imported and files that do not exist."""
+    if draft.engine is not None and isinstance(draft.engine.config, SqliteEngineConfig):
+        path = draft.engine.config.path
+        if (draft.folder / path).is_dir():
+            draft.problem(draft.engine, ("path",), "LL310", f'"{path}" is a folder; name a file in it')
     objects: dict[str, Any] = {}
     scripts: set[str] = set()
     for _, part in draft.nodes():
@@ -38,6 +44,7 @@ def check_material(draft: Draft) -> None:
                 objects[path] = _imported(path, draft.folder)
             _check_object(draft, part, loc, objects[path], path, shape)
         if isinstance(part.config, AgentConfig):
+            _check_tools(draft, part, part.config, objects)
             _check_knowledge(draft, part, part.config)
             if isinstance(part.config.output, Mapping):
                 _check_output(draft, part, part.config.output)
@@ -82,6 +89,15 @@ def _check_object(draft: Draft, part: Part, loc: Loc, value: Any, path: str, sha
         draft.problem(part, loc, "LL309", f"{path} is not a pydantic model", hint="name a subclass of BaseModel")
 
 
+def _check_tools(draft: Draft, part: Part, config: AgentConfig, objects: Mapping[str, Any]) -> None:
+    for index, tool in enumerate(config.tools):
+        if isinstance(tool, FunctionToolConfig) and callable(found := objects[tool.function]):
+            try:
+                plugins.load(plugins.DESCRIBE)(tool, found)
+            except ValueError as error:
+                draft.problem(part, ("tools", index, "function"), "LL309", str(error))
+
+
 def _check_knowledge(draft: Draft, part: Part, config: AgentConfig) -> None:
     for index, item in enumerate(config.knowledge):
         loc = ("knowledge", index, "path")
@@ -97,6 +113,9 @@ def _check_knowledge(draft: Draft, part: Part, config: AgentConfig) -> None:
 
 def _missing(draft: Draft, part: Part, loc: Loc, kind: str, path: str) -> None:
     target = draft.folder / path
+    if target.exists():
+        draft.problem(part, loc, "LL310", f'"{path}" is no {kind}')
+        return
     parent = target.parent
     names = [item.name for item in parent.iterdir()] if parent.is_dir() else []
     draft.problem(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, SecretStr, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, SecretStr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import (
@@ -23,11 +24,17 @@ from llmling.manifest.base import (
 from llmling.manifest.triggers import LOOPBACK
 
 
+def _names_a_file(value: str) -> str:
+    if value.endswith("/") or os.path.basename(value) in {"", ".", "..", "~"}:  # noqa: PTH119
+        raise PydanticCustomError("path", "this is a folder; name the file in it, such as .llmling/pool.db")
+    return value
+
+
 class SqliteEngineConfig(Config):
     """Keeps events in one SQLite file; for one machine."""
 
     type: Literal["sqlite"] = "sqlite"
-    path: RelativePath = ".llmling/pool.db"
+    path: Annotated[RelativePath, AfterValidator(_names_a_file)] = ".llmling/pool.db"
     """The file."""
     keep_days: Amount = 30.0
     """How long settled events are kept, in days."""

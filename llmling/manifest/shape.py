@@ -65,6 +65,7 @@ _PATTERNS = {
 }
 _CUSTOM = {
     "template": "LL208", "expression": "LL209", "cron": "LL210", "timezone": "LL211",
+    "wire": "LL204", "path": "LL204",
     "unauthenticated": "LL213", "schedule": "LL212", "schedule_prompt": "LL212", "sink_path": "LL212",
 }  # fmt: skip
 

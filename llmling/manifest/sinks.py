@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
 from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import Config, PositiveSeconds, RelativeTemplate, plugged
+from llmling.manifest.wire import Headers, SinkSecret, Url
 
 
 def _answers_only(value: object) -> object:
@@ -49,11 +50,11 @@ class HttpSinkConfig(SinkBase):
     """Posts the answer, signed as Standard Webhooks describes."""
 
     type: Literal["http"] = "http"
-    url: str = Field(pattern=r"^https?://")
+    url: Url
     """Address that takes the answer."""
-    secret: SecretStr | None = None
+    secret: SinkSecret | None = None
     """Secret the receiver knows (`whsec_...` or any text); absent: not signed."""
-    headers: dict[str, str] = Field(default={})
+    headers: Headers = Field(default={})
     """Further headers."""
     timeout_s: PositiveSeconds = 15.0
     """Longest time for one request, in seconds."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field
 
 from llmling.manifest.base import CallablePath, Config, PositiveSeconds, RelativePath, Truth, plugged
+from llmling.manifest.wire import Headers, Url
 
 
 class FunctionToolConfig(Config):
@@ -77,9 +78,9 @@ class HttpServerConfig(McpServerBase):
     """An MCP server reached over streamable HTTP."""
 
     type: Literal["http"] = "http"
-    url: str = Field(pattern=r"^https?://")
+    url: Url
     """Its address."""
-    headers: dict[str, str] = Field(default={})
+    headers: Headers = Field(default={})
     """Headers sent with every request, such as Authorization."""
 
 

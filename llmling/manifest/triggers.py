@@ -7,7 +7,7 @@ import zoneinfo
 from typing import Annotated, Literal
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import (
@@ -25,6 +25,7 @@ from llmling.manifest.base import (
     plugged,
 )
 from llmling.manifest.problems import did_you_mean
+from llmling.manifest.wire import Secret, StandardSecret
 
 CRON_ALIASES = {
     "@yearly": "0 0 1 1 *",
@@ -93,7 +94,7 @@ class HmacAuth(Config):
     """HMAC-SHA256 of the body in a header, as hex with or without `sha256=`."""
 
     type: Literal["hmac"] = "hmac"
-    secret: SecretStr
+    secret: Secret
     """Secret shared with the sender."""
     header: str = "X-Signature-256"
     """Header that carries the signature."""
@@ -103,7 +104,7 @@ class GithubAuth(Config):
     """GitHub's `X-Hub-Signature-256`."""
 
     type: Literal["github"] = "github"
-    secret: SecretStr
+    secret: Secret
     """Secret of the webhook."""
 
 
@@ -111,7 +112,7 @@ class StripeAuth(Config):
     """Stripe's `Stripe-Signature`, at most `tolerance_s` old."""
 
     type: Literal["stripe"] = "stripe"
-    secret: SecretStr
+    secret: Secret
     """Secret of the endpoint."""
     tolerance_s: PositiveSeconds = 300.0
     """Largest age of a signature, in seconds."""
@@ -121,7 +122,7 @@ class StandardAuth(Config):
     """Standard Webhooks 1.0: `webhook-id`, `webhook-timestamp`, `webhook-signature`."""
 
     type: Literal["standard"] = "standard"
-    secret: SecretStr
+    secret: StandardSecret
     """Secret, as `whsec_<base64>` or base64; several, separated by spaces, for rotation."""
     tolerance_s: PositiveSeconds = 300.0
     """Largest difference of the clocks, in seconds."""
@@ -131,7 +132,7 @@ class BearerAuth(Config):
     """`Authorization: Bearer <token>`."""
 
     type: Literal["bearer"] = "bearer"
-    token: SecretStr
+    token: Secret
     """The token."""
 
 

@@ -6,7 +6,6 @@ Every comparison takes constant time, and no reason tells a secret or the value 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -44,23 +43,6 @@ def verify(auth: AuthConfig, headers: Mapping[str, str], body: bytes, now: float
             return _bearer(auth.token.get_secret_value(), headers)
         case NoAuth():
             return Verified(ok=True)
-
-
-def unusable(auth: AuthConfig) -> str | None:
-    """Return why `auth` can never be satisfied or protects nothing, such as an empty secret; None when it is fine."""
-    match auth:
-        case NoAuth():
-            return None
-        case BearerAuth():
-            return None if auth.token.get_secret_value().strip() else "`auth.token` is empty"
-        case StandardAuth():
-            try:
-                keys = _standard_keys(auth)
-            except (binascii.Error, ValueError):
-                return "`auth.secret` is not base64; copy it as `whsec_...` from the sender"
-            return None if keys and all(keys) else "`auth.secret` is empty"
-        case _:
-            return None if auth.secret.get_secret_value() else "`auth.secret` is empty"
 
 
 def challenge(auth: AuthConfig) -> dict[str, str]:

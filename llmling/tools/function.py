@@ -162,6 +162,15 @@ def function_tool(config: FunctionToolConfig, services: Services) -> Tool:
         if isinstance(getattr(found, "spec", None), ToolSpec):
             return found
         raise ValueError(f"{config.function!r} is not callable: {found!r}")
+    return describe(config, found)
+
+
+def describe(config: FunctionToolConfig, found: Callable[..., Any]) -> Tool:
+    """Make a tool of the callable a manifest names; keys of the manifest win over `@tool`.
+
+    Raises:
+        ValueError: It cannot be described to a model.
+    """
     marked = _options(found)
     said = config.model_fields_set
     return FunctionTool(

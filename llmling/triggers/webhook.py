@@ -25,7 +25,7 @@ from llmling.manifest.triggers import (
 )
 from llmling.protocols import Emit, EventRecord, EventStatus, Receipt
 from llmling.runtime.services import Services
-from llmling.server.auth import Verified, challenge, unusable, verify
+from llmling.server.auth import Verified, challenge, verify
 from llmling.server.body import check_media_type, is_json, parse, read_body
 from llmling.server.listener import DRAIN_RETRY_S, url_host
 from llmling.server.rate import TokenBucket
@@ -57,8 +57,6 @@ class WebhookTrigger:
         self._emit: Emit | None = None
         self._commits: set[asyncio.Task[Receipt]] = set()
         self._bucket = TokenBucket(config.rate_per_s, services.clock.monotonic) if config.rate_per_s else None
-        if (reason := unusable(config.auth)) is not None:
-            raise StartupError(f"trigger {config.name!r}: {reason}", usage=True)
 
     @property
     def name(self) -> str:

@@ -31,6 +31,39 @@ agents:
 - {match: "[0-9]+", reply: yes, error: 429, usage: {input_tokens: 3}, times: 2, delay_s: 0.5}
 """,
     },
+    "addresses and secrets": {
+        "m.yml": """\
+engine: {path: ⟦LL204 name the file in it⟧./}
+mcp_servers:
+  s: {type: http, url: ⟦LL204 no address of a server⟧"https://["}
+agents:
+  a:
+    knowledge: [{type: url, url: ⟦LL204⟧"https://"}]
+    sinks:
+      - {type: http, url: ⟦LL204⟧"http://x:99999", secret: ⟦LL204 not base64⟧whsec_!!}
+      - {type: http, url: "https://x", secret: ⟦LL204 empty⟧"", headers: ⟦LL204 no line break⟧{a: "b\\nc"}}
+    triggers:
+      - {type: webhook, path: /1, auth: {type: hmac, secret: ⟦LL204 empty⟧"${NONE:-}"}}
+      - {type: webhook, path: /2, auth: {type: standard, secret: ⟦LL204 not base64⟧"whsec_é"}}
+      - {type: webhook, path: /3, auth: {type: bearer, token: ⟦LL204 empty⟧" "}}
+      - {type: schedule, prompt: x, every_s: ⟦LL204 at most⟧1.0e+300}
+      - {type: file, paths: [⟦LL204 control characters⟧"a\\0"]}
+"""
+    },
+    "tools that cannot be described": {
+        "m.yml": """\
+engine: {path: ⟦LL310 is a folder⟧kept}
+agents:
+  a:
+    tools:
+      - ⟦LL309 takes *args⟧planted_shapes:every
+      - ⟦LL309 is no name for a tool⟧planted_shapes:short
+      - {type: function, function: "planted_shapes:short", name: short}
+    knowledge: [{type: folder, path: ⟦LL310 is no folder⟧planted_shapes.py}]
+""",
+        "planted_shapes.py": "def every(*args): ...\n\nshort = lambda word: word\n",
+        "kept/x": "",
+    },
     "values of another kind": {
         "m.yml": """\
 server: {host: ⟦LL204 an address or a host name⟧"http://127.0.0.1"}

@@ -10,10 +10,18 @@ import hmac
 import pytest
 import standardwebhooks
 from multidict import CIMultiDict
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
-from llmling.manifest.triggers import AuthConfig, BearerAuth, GithubAuth, HmacAuth, NoAuth, StandardAuth, StripeAuth
-from llmling.server.auth import Verified, challenge, unusable, verify
+from llmling.manifest.triggers import (
+    AuthConfig,
+    BearerAuth,
+    GithubAuth,
+    HmacAuth,
+    StandardAuth,
+    StripeAuth,
+    WebhookTriggerConfig,
+)
+from llmling.server.auth import Verified, challenge, verify
 
 NOW = 1_700_000_000.0
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -171,21 +179,21 @@ def test_bearer_scheme_ignores_case_and_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("auth", "unusable_for"),
+    ("auth", "says"),
     [
-        (NoAuth(), None),
-        (github(), None),
-        (standard(), None),
-        (standard(f"{SECRET}  {OTHER}"), None),
-        (github(""), "empty"),
-        (HmacAuth(secret=SecretStr("")), "empty"),
-        (stripe(""), "empty"),
-        (standard(""), "empty"),
-        (standard("whsec_"), "empty"),
-        (standard("not base64!"), "base64"),
-        (BearerAuth(token=SecretStr(" ")), "empty"),
+        ({"type": "github", "secret": ""}, "empty"),
+        ({"type": "hmac", "secret": ""}, "empty"),
+        ({"type": "stripe", "secret": ""}, "empty"),
+        ({"type": "standard", "secret": ""}, "empty"),
+        ({"type": "standard", "secret": "whsec_"}, "empty"),
+        ({"type": "standard", "secret": "not base64!"}, "base64"),
+        ({"type": "bearer", "token": " "}, "empty"),
     ],
 )
-def test_secrets_that_protect_nothing_are_found(auth: AuthConfig, unusable_for: str | None) -> None:
-    reason = unusable(auth)
-    assert reason is None if unusable_for is None else reason is not None and unusable_for in reason
+def test_secrets_that_protect_nothing_are_refused(auth: dict[str, str], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        WebhookTriggerConfig.model_validate({"auth": auth})
+
+
+def test_several_standard_secrets_are_one_text() -> None:
+    assert standard(f"{SECRET}  {OTHER}").secret.get_secret_value() == f"{SECRET}  {OTHER}"
