@@ -80,7 +80,7 @@ class FakeClock:
         self._steady = steady
 
 
-async def until(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     """Return once a condition holds.
 
     Raises:

@@ -185,16 +185,23 @@ class RunLoop:
         if profile.rate is not None:
             await profile.rate.wait()
         self._say("model_request", f"request {iteration + 1} to {self._model}", iteration=iteration)
-        if self._streaming:
-            return await self._streamed(request)
-        return await request_with_retries(
-            profile.model,
-            request,
-            profile.retries,
-            clock=profile.clock,
-            deadline=self._deadline,
-            on_retry=self._retried,
-        )
+        try:
+            if self._streaming:
+                return await self._streamed(request)
+            return await request_with_retries(
+                profile.model,
+                request,
+                profile.retries,
+                clock=profile.clock,
+                deadline=self._deadline,
+                on_retry=self._retried,
+            )
+        except ModelError as error:
+            if self._deadline is None or profile.clock.monotonic() < self._deadline:
+                raise
+            raise LimitExceeded(
+                f"run of agent {profile.agent!r} took {profile.limits.timeout_s:g} s: {error}; raise limits.timeout_s"
+            ) from error
 
     async def _streamed(self, request: ModelRequest) -> ModelResponse:
         profile = self._profile
