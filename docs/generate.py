@@ -74,12 +74,16 @@ def manifest_page() -> str:
         "",
         _MADE,
         "",
-        "Every key with its type, its default and what it does. How a file is read (includes, `${VAR}`, YAML rules):"
-        " [manifest](../manifest.md). The same for editors: [manifest.schema.json](manifest.schema.json), or"
-        " `llmling schema`.",
+        (
+            "Every key with its type, its default and what it does. How a file is read (includes, `${VAR}`, YAML rules)"
+            ": [manifest](../manifest.md). The same for editors: [manifest.schema.json](manifest.schema.json), or"
+            " `llmling schema`."
+        ),
         "",
-        "`${VAR}` may stand for any value. Keys that start with `x-` are notes, anywhere. A key without a default is"
-        " optional and absent unless it says *required*.",
+        (
+            "`${VAR}` may stand for any value. Keys that start with `x-` are notes, anywhere. A key without a default"
+            " is optional and absent unless it says *required*."
+        ),
         "",
         "## root",
         "",
@@ -170,14 +174,22 @@ def cli_page() -> str:
         "",
         _MADE,
         "",
-        "Exit codes everywhere: 0 done, 1 it failed while running, 2 bad manifest, missing key, port in use or wrong"
-        " arguments. `serve` ends with 130 or 143 on a second signal. `--json` prints one JSON object per line and"
-        " nothing else on standard output; logs go to standard error. `NO_COLOR` and anything but a terminal give plain"
-        " text. `--debug` (or `LLMLING_DEBUG=1`) before the command shows tracebacks.",
+        (
+            "Exit codes everywhere: 0 done, 1 it failed while running, 2 bad manifest, missing key, port in use or"
+            " wrong arguments. `serve` ends with 130 or 143 on a second signal. `--json` prints one JSON object per"
+            " line and nothing else on standard output; logs go to standard error. `NO_COLOR` and anything but a terminal"
+            " give plain text. `--debug` (or `LLMLING_DEBUG=1`) before the command shows tracebacks."
+        ),
     ]
     for path, function in _commands(app, "llmling"):
         usage = [f"`{' '.join([path, *(each.usage for each in _parameters(function))])}`", ""]
-        lines += ["", f"## {path}", "", *usage, *(f"{part}\n" for part in inspect.getdoc(function).split("\n\n"))]
+        lines += [
+            "",
+            f"## {path}",
+            "",
+            *usage,
+            *(f"{part}\n" for part in (inspect.getdoc(function) or "").split("\n\n")),
+        ]
         if parameters := _parameters(function):
             lines += ["| | | default |", "|---|---|---|", *(each.row for each in parameters)]
     return "\n".join(lines).rstrip() + "\n"
@@ -216,7 +228,9 @@ def _parameters(function: Any) -> list[_Parameter]:
 
 
 def _option(name: str, kind: Any, info: OptionInfo) -> str:
-    flag = info.param_decls[0] if info.param_decls else f"--{name.replace('_', '-')}"
+    # Within Annotated, typer keeps the first declaration where a default would stand.
+    declared = [each for each in (info.default, *(info.param_decls or ())) if str(each).startswith("--")]
+    flag = str(declared[0]) if declared else f"--{name.replace('_', '-')}"
     kinds = [each for each in (kind, *get_args(kind)) if isinstance(each, type)]
     if bool in kinds:
         return flag
@@ -233,8 +247,10 @@ def problems_page() -> str:
         "",
         _MADE,
         "",
-        "A code never changes its meaning. Errors stop `validate` and `serve` alike (exit 2); warnings tell what this"
-        " machine lacks. The message beside the code says what to write instead.",
+        (
+            "A code never changes its meaning. Errors stop `validate` and `serve` alike (exit 2); warnings tell what"
+            " this machine lacks. The message beside the code says what to write instead."
+        ),
         "",
         "| code | means | |",
         "|---|---|---|",
