@@ -177,8 +177,8 @@ def cli_page() -> str:
         (
             "Exit codes everywhere: 0 done, 1 it failed while running, 2 bad manifest, missing key, port in use or"
             " wrong arguments. `serve` ends with 130 or 143 on a second signal. `--json` prints one JSON object per"
-            " line and nothing else on standard output; logs go to standard error. `NO_COLOR` and anything but a terminal"
-            " give plain text. `--debug` (or `LLMLING_DEBUG=1`) before the command shows tracebacks."
+            " line and nothing else on standard output; logs go to standard error. `NO_COLOR` and anything but a"
+            " terminal give plain text. `--debug` (or `LLMLING_DEBUG=1`) before the command shows tracebacks."
         ),
     ]
     for path, function in _commands(app, "llmling"):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import ROOT, blocks, pages, prose, title
+from pages import ROOT, Block, blocks, pages, prose, title
 from shown import Shown
 from story import Story
 
@@ -73,3 +73,28 @@ def test_the_comparison_sees_differences() -> None:
     assert shown.matches(f"{first} took 0.1 s\n{first}", f"{second} took 7.3 s\n{second}")
     assert shown.here(f"show {first}") == f"show {second}"
     assert not shown.matches(f"{first} done", f"{first} done"), "the same id of the page is the same id of the run"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [Block(1, "console", "$ echo one\ntwo\n")],
+        [Block(1, "python", "print(1)\n"), Block(5, "text", "2\n", {"prints": ""})],
+        [Block(1, "python", "print(1)\n"), Block(5, "json", "{}\n")],
+        [Block(1, "python", "print(1)\n")],
+        [Block(1, "text", "nothing is done with it\n")],
+        [Block(1, "yaml", "triggers: []\n")],
+        [Block(1, "bash", "echo one\n")],
+    ],
+)
+def test_a_wrong_page_is_found(wrong: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "story"
+    folder.mkdir()
+    story = Story(folder, monkeypatch)
+    try:
+        with pytest.raises(AssertionError):
+            for block in wrong:
+                story.run(block)
+            story.end()
+    finally:
+        story.close()
