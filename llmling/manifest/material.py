@@ -8,26 +8,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from llmling import plugins
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.draft import Draft
 from llmling.manifest.hooks import hook_methods
 from llmling.manifest.importing import ImportFailed, import_object
-from llmling.manifest.interpolate import Values
 from llmling.manifest.knowledge import FileKnowledgeConfig, FolderKnowledgeConfig
 from llmling.manifest.models import FallbackModelConfig, ScriptModelConfig
-from llmling.manifest.nodes import Entry, Loc, ScalarNode, SequenceNode, find
+from llmling.manifest.nodes import Loc, ScalarNode, find
 from llmling.manifest.outputs import TYPES, faults
-from llmling.manifest.parse import decode, parse
 from llmling.manifest.pool import SqliteEngineConfig
-from llmling.manifest.problems import Place, Source, did_you_mean
-from llmling.manifest.scripts import ScriptEntry
-from llmling.manifest.shape import Part, Shapes
+from llmling.manifest.problems import Source, did_you_mean
+from llmling.manifest.scripts import read_script
+from llmling.manifest.shape import Part
 from llmling.manifest.tools import FunctionToolConfig
-
-_ENTRY = TypeAdapter(ScriptEntry)
 
 
 def check_material(draft: Draft) -> None:
@@ -132,30 +128,12 @@ def _scripts(model: Any, loc: Loc) -> Iterator[tuple[Loc, ScriptModelConfig]]:
 
 
 def _check_script(draft: Draft, part: Part, loc: Loc, path: str) -> None:
-    source = Source(os.path.join(draft.shown, path))  # noqa: PTH118
     try:
-        with (draft.folder / path).open("rb") as file:
-            data = file.read(1_000_001)
+        read_script(draft.folder / path, Source(os.path.join(draft.shown, path)), draft.report)  # noqa: PTH118
+    except FileNotFoundError:
+        _missing(draft, part, loc, "file", path)
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            _missing(draft, part, loc, "file", path)
-        else:
-            draft.problem(part, loc, "LL310", f'cannot read "{path}": {(error.strerror or str(error)).lower()}')
-        return
-    text = decode(data, source, draft.report)
-    if text is None:
-        return
-    root = parse(text, source, draft.report) if text.strip() else None
-    if not text.strip() or (root is not None and not isinstance(root, SequenceNode)):
-        place = Place(source) if root is None else root.place
-        draft.report.add(
-            place, "LL311", "a demo script is a list", hint="write entries such as - {match: ..., reply: ...}"
-        )
-    elif root is not None:
-        shapes = Shapes(draft.report, Values(None, draft.report))
-        for index, item in enumerate(root.items):
-            key = ScalarNode(source, item.start, item.end, str(index), plain=False)
-            shapes.validate(_ENTRY, Entry(key, item), ("script", index))
+        draft.problem(part, loc, "LL310", f'cannot read "{path}": {(error.strerror or str(error)).lower()}')
 
 
 def _check_output(draft: Draft, part: Part, schema: Mapping[str, Any]) -> None:

@@ -96,17 +96,18 @@ def decode(data: bytes, source: Source, report: Report) -> str | None:
     return text
 
 
-def parse(text: str, source: Source, report: Report) -> Node | None:
+def parse(text: str, source: Source, report: Report, start: str = "start with `agents:`") -> Node | None:
     """Return the one document of a text, or None when it cannot be read; reasons go to the report.
 
-    An unquoted `${...}` inside a flow collection is reported and then read as if it were quoted.
+    `start` says what to write into an empty file. An unquoted `${...}` inside a flow collection is reported and then
+    read as if it were quoted.
     """
     patched = False
     for _ in range(100):
         try:
             root = _Composer(source, report, patched).compose(text)
             if root is None or (isinstance(root, ScalarNode) and not root.text and root.plain):
-                report.add(Place(source), "LL009", "the file is empty", hint="start with `agents:`")
+                report.add(Place(source), "LL009", "the file is empty", hint=start)
                 return None
             return root
         except _Stop:

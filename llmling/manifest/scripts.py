@@ -1,13 +1,19 @@
-"""Entries of a demo script: what `demo:script.yml` answers."""
+"""A demo script: what `demo:script.yml` answers, entry by entry."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from llmling.manifest.base import Config, Count, Seconds
+from llmling.manifest.interpolate import Values
+from llmling.manifest.nodes import Entry, ScalarNode, SequenceNode
+from llmling.manifest.parse import MAX_BYTES, decode, parse
+from llmling.manifest.problems import Place, Report, Source
+from llmling.manifest.shape import Shapes
 
 
 def _pattern(value: str) -> str:
@@ -57,3 +63,36 @@ class ScriptEntry(Config):
     """Tokens it says it used; absent: counted."""
     times: Count | None = None
     """How often it answers; absent: always."""
+
+
+_ENTRY = TypeAdapter(ScriptEntry)
+_START = "write entries such as - {match: ..., reply: ...}"
+
+
+def read_script(path: Path, source: Source, report: Report) -> list[ScriptEntry]:
+    """Return the entries of a script; every mistake in it goes to the report, at its place in `source`.
+
+    The text follows the rules of the manifest, except that `${...}` in it means itself.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        report.add(Place(source), "LL003", f"a demo script has at most {MAX_BYTES:,} bytes", hint="shorten it")
+        return []
+    text = decode(data, source, report)
+    root = None if text is None else parse(text, source, report, _START)
+    if root is not None and not isinstance(root, SequenceNode):
+        report.add(root.place, "LL311", "a demo script is a list", hint=_START)
+    if not isinstance(root, SequenceNode):
+        return []
+    entries: list[ScriptEntry] = []
+    shapes = Shapes(report, Values(None, report))
+    for index, item in enumerate(root.items):
+        key = ScalarNode(source, item.start, item.end, str(index), plain=False)
+        part = shapes.validate(_ENTRY, Entry(key, item), ("script", index))
+        if part is not None:
+            entries.append(part.config)
+    return entries

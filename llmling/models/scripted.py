@@ -8,13 +8,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-from pydantic import ValidationError
-
 from llmling.errors import ModelError, StartupError
 from llmling.manifest.models import ScriptModelConfig
-from llmling.manifest.nodes import core_value
-from llmling.manifest.scripts import ScriptEntry
+from llmling.manifest.problems import Report, Source
+from llmling.manifest.scripts import ScriptEntry, read_script
 from llmling.messages import Message, Part, TextPart, ToolCallPart, ToolCallResponsePart, Usage
 from llmling.models.offline import offline_response, pieces
 from llmling.protocols import ModelRequest, ModelResponse, TextDelta
@@ -151,64 +148,18 @@ def script_model(config: ScriptModelConfig, services: Services) -> ScriptModel:
     """Build the model of `demo:script.yml`; the path starts at the manifest's folder.
 
     Raises:
-        StartupError: The file cannot be read, or one of its entries is wrong.
+        StartupError: The file cannot be read or its entries are wrong; the message names file, line and entry.
     """
     path = services.folder / config.path
-    return ScriptModel(f"demo:{config.path}", path, read_script(path), services.clock)
-
-
-def read_script(path: Path) -> list[ScriptEntry]:
-    """Return the entries of a script.
-
-    Raises:
-        StartupError: The file cannot be read or one of its entries is wrong; the message names file, line and entry.
-    """
+    report = Report()
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        entries = read_script(path, Source(str(path)), report)
     except OSError as error:
         raise StartupError(f"demo script {path}: {error.strerror or error}", usage=True) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StartupError(f"demo script {path}: {' '.join(str(error).split())}", usage=True) from None
-    if not isinstance(root, yaml.SequenceNode):
-        raise StartupError(f"demo script {path}: it must be a list of entries, such as `- reply: Hello`", usage=True)
-    return [_entry(path, number, node) for number, node in enumerate(root.value, 1)]
-
-
-def _entry(path: Path, number: int, node: yaml.Node) -> ScriptEntry:
-    where = f"demo script {path}:{node.start_mark.line + 1}: entry {number}"
-    try:
-        return ScriptEntry.model_validate(_value(node))
-    except ValidationError as error:
-        known = ", ".join(ScriptEntry.model_fields)
-        reasons = [
-            f"unknown key {_at(problem['loc'])!r}; known: {known}"
-            if problem["type"] == "extra_forbidden"
-            else f"{_at(problem['loc']) or 'the entry'}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise StartupError(f"{where}: {'; '.join(reasons)}", usage=True) from None
-    except ValueError as error:
-        raise StartupError(f"{where}: {error}", usage=True) from None
-
-
-def _value(node: yaml.Node, depth: int = 0) -> Any:
-    """Return what a node says, by the rules of the manifest: `yes` and `on` are texts."""
-    if depth > 50:
-        raise ValueError("nested too deeply")
-    if isinstance(node, yaml.ScalarNode):
-        return core_value(node.value) if node.style is None else node.value
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, depth + 1) for item in node.value]
-    mapping: dict[str, Any] = {}
-    for key, value in node.value:
-        if key.value in mapping:
-            raise ValueError(f"key {key.value!r} stands there twice")
-        mapping[key.value] = _value(value, depth + 1)
-    return mapping
-
-
-def _at(loc: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, loc))
+    if report.failed:
+        problems = "\n".join(problem.render() for problem in report.problems())
+        raise StartupError(f"demo script {path} cannot be used:\n{problems}", usage=True)
+    return ScriptModel(f"demo:{config.path}", path, entries, services.clock)
 
 
 def _last_text(request: ModelRequest) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmling import plugins
+from llmling import AgentPool, plugins
 from llmling.errors import ModelError, StartupError
 from llmling.manifest.models import ScriptModelConfig
 from llmling.messages import Message, TextPart, ToolCallPart, ToolCallResponsePart, Usage
@@ -124,24 +124,60 @@ async def test_no_match_names_the_text_and_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("- reply: a\n- {match: b, repyl: c}", r"script\.yml:2: entry 2: unknown key 'repyl'; known: match, reply"),
-        ("- {match: '(', reply: c}", "entry 1: match: .*not a regular expression"),
-        ("- {error: 404}", "entry 1: error"),
-        ("- {times: 0}", "entry 1: times"),
-        ("- {delay_s: -1}", "entry 1: delay_s"),
-        ("- {tool_calls: [{arguments: {}}]}", r"entry 1: tool_calls\.0\.name: Field required"),
-        ("- {usage: {tokens: 3}}", r"unknown key 'usage\.tokens'"),
-        ("- just text", "entry 1: the entry"),
-        ("- {reply: a, reply: b}", "entry 1: key 'reply' stands there twice"),
-        ("reply: a", "must be a list of entries"),
-        ("", "must be a list of entries"),
-        ("- [", "demo script .*script.yml: .*line 1"),
-        ("- &a [*a]", "nested too deeply"),
+        (
+            "- reply: a\n- {match: b, repyl: c}",
+            r'script\.yml:2:14: .*unknown key "repyl" in script\[1\]; did you mean "reply"\?',
+        ),
+        ("- {match: '(', reply: c}", r"script\.yml:1:11: .*not a regular expression.*\(script\[0\]\)"),
+        ("- {error: 404}", r'"error" should be one of 429, 500, timeout in script\[0\]'),
+        ("- {times: 0}", '"times" should be at least 1'),
+        ("- {delay_s: -1}", '"delay_s" should be at least 0'),
+        ("- {tool_calls: [{arguments: {}}]}", r'missing key "name" in script\[0\]\.tool_calls\[0\]'),
+        ("- {usage: {tokens: 3}}", r'unknown key "tokens" in script\[0\]\.usage'),
+        ("- just text", r'1:3: .*"script\[0\]" should be a mapping'),
+        ("- {reply: a, reply: b}", 'key "reply" is already written at line 1'),
+        ("reply: a", "a demo script is a list"),
+        ("", "the file is empty; write entries such as"),
+        ("# nothing yet", "the file is empty; write entries such as"),
+        ("- [", r"demo script .*script\.yml cannot be used:\n.*script.yml:1:"),
+        ("- &a [*a]", "inside its own anchor"),
+        ("- {reply: !!python/name:os.system x}", "tag .* is not allowed"),
+        ("- reply: a\n---\n- reply: b", "a second document starts here"),
     ],
 )
 def test_a_wrong_script_is_refused_with_its_place(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(StartupError, match=reason) as caught:
         script(tmp_path, text)
+    assert caught.value.usage
+
+
+def test_a_script_that_is_no_text_or_endless_is_refused(tmp_path: Path) -> None:
+    config, services = ScriptModelConfig(path="script.yml"), Services(folder=tmp_path)
+    for data, reason in ((b"- reply: caf\xe9\n", "1:13: .*not UTF-8"), (b"- reply: a\n" * 90_910, "at most 1,000,000")):
+        (tmp_path / "script.yml").write_bytes(data)
+        with pytest.raises(StartupError, match=reason) as caught:
+            script_model(config, services)
+        assert caught.value.usage
+
+
+async def test_a_script_says_what_is_written_variables_and_words_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "not to be seen")
+    model = script(tmp_path, '- {match: "a$", reply: "${SECRET} and $${x}"}\n- {reply: yes}\n')
+    assert (await model.request(ask("a"))).message.text == "${SECRET} and $${x}"
+    assert (await model.request(ask("b"))).message.text == "yes"
+
+
+async def test_a_script_that_changes_behind_validate_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "s.yml"
+    path.write_text("- reply: a\n")
+    (tmp_path / "m.yml").write_text("agents: {a: {model: 'demo:s.yml'}}\n")
+    pool = AgentPool(tmp_path / "m.yml")
+    path.write_text("- reply: a\n- repl: b\n")
+    with pytest.raises(StartupError, match=r's\.yml:2:3: .*unknown key "repl" in script\[1\]') as caught:
+        async with pool:
+            pass
     assert caught.value.usage
 
 
