@@ -90,12 +90,18 @@ class Story:
             if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(self.folder)):
                 del sys.modules[name]
 
-    def run(self, block: Block) -> None:
-        """Run or check one block.
+    def read(self, blocks: list[Block]) -> None:
+        """Run or check the blocks of a page.
 
         Raises:
-            AssertionError: It does not do what the page says.
+            AssertionError: One does not do what the page says.
         """
+        for block in blocks:
+            if "not run" not in block.directives:
+                self._take(block)
+        assert not self._printed, "the last Python block prints what the page does not show"
+
+    def _take(self, block: Block) -> None:
         if self._printed and "prints" not in block.directives and block.language != "output":
             raise AssertionError(f"line {block.line}: the block before prints what the page does not show")
         name = block.directives.get("file")
@@ -119,10 +125,6 @@ class Story:
                 self._serve_prints(block.line, block.text)
             case _:
                 assert name is not None, f"line {block.line}: nothing is done with this {block.language} block"
-
-    def end(self) -> None:
-        """Say that the page is over."""
-        assert not self._printed, "the last Python block prints what the page does not show"
 
     def clone(self, *names: str) -> None:
         """Put files and folders of the repository into the folder, as a fresh clone has them."""

@@ -21,10 +21,7 @@ def test_page_does_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.
     if page.name == "README.md":
         story.clone("agents.yml", "CONTRIBUTING.md", "examples", "inbox")
     try:
-        for block in blocks(page):
-            if "not run" not in block.directives:
-                story.run(block)
-        story.end()
+        story.read(blocks(page))
     finally:
         story.close()
 
@@ -93,8 +90,6 @@ def test_a_wrong_page_is_found(wrong: list[Block], tmp_path: Path, monkeypatch: 
     story = Story(folder, monkeypatch)
     try:
         with pytest.raises(AssertionError):
-            for block in wrong:
-                story.run(block)
-            story.end()
+            story.read(wrong)
     finally:
         story.close()
