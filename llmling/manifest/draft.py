@@ -21,6 +21,8 @@ class Draft:
     shown: str = ""
     """The manifest's folder as problems show it."""
     max_hops: int = 10
+    hops_chosen: bool = False
+    """Whether the manifest says itself how long a way may be."""
     engine: Part | None = None
     server: Part | None = None
     server_names: dict[str, ScalarNode] = field(default_factory=dict[str, ScalarNode])

@@ -134,7 +134,9 @@ class _Reading:
         singles = {name: self._single(name) for name in _SINGLE if name in root.entries}
         draft.engine, draft.server = singles.get("engine"), singles.get("server")
         limits = singles.get("limits")
-        draft.max_hops = (limits.config if limits else PoolLimitsConfig()).max_hops
+        if limits is not None:
+            draft.max_hops = limits.config.max_hops
+            draft.hops_chosen = "max_hops" in limits.config.model_fields_set
         draft.server_names, draft.servers = self._named("mcp_servers")
         draft.agent_names, draft.agents = self._agents()
         draft.team_names, draft.teams = self._named("teams")

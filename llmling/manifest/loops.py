@@ -47,12 +47,15 @@ def cycles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 def check_connections(draft: Draft) -> None:
-    """Warn of cycles in which every connection is taken unconditionally."""
+    """Refuse cycles in which every connection is always taken: each event would die at the hop limit.
+
+    Whoever writes `limits.max_hops` means it, and gets a warning.
+    """
     edges: dict[str, dict[str, int]] = {}
     for name, part in draft.nodes():
         edges[name] = {}
         for index, connection in enumerate(part.config.connections):
-            if connection.when is None:
+            if connection.when is None and connection.transform is None:
                 edges[name].setdefault(connection.to, index)
     parts = dict(draft.nodes())
     for cycle in cycles(edges):
@@ -62,8 +65,9 @@ def check_connections(draft: Draft) -> None:
             ("connections", edges[last][cycle[0]], "to"),
             "LL402",
             f"connections form a cycle without a condition: {' -> '.join([*cycle, cycle[0]])}",
-            hint=f"add `when:` to one of them, else limits.max_hops ({draft.max_hops}) ends every event as dead",
-            severity="warning",
+            hint=f"every event would end dead at hop {draft.max_hops}; add `when:` to one of them, or write "
+            "`limits: {max_hops: N}` if that is meant",
+            severity="warning" if draft.hops_chosen else "error",
         )
 
 

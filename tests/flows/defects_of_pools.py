@@ -156,8 +156,8 @@ UNUSED = {
     ),
     "1.tool": defect(
         "`requires_capability`, `cache_enabled` and `priority` of a tool do nothing",
-        agent('tools: [{type: function, function: "json:dumps", ⟦requires_capability: x, ⟦cache_enabled: true}]'),
-        agent('tools: [{type: function, function: "json:dumps", ⟦priority: 1, ⟦enabled: true, ⟦metadata: {}}]'),
+        agent('tools: [{type: function, function: "html:escape", ⟦requires_capability: x, ⟦cache_enabled: true}]'),
+        agent('tools: [{type: function, function: "html:escape", ⟦priority: 1, ⟦enabled: true, ⟦metadata: {}}]'),
     ),
     "1.knowledge": defect(
         "`knowledge` of a trigger and `convert_to_markdown` do nothing",

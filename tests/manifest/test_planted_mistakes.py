@@ -302,6 +302,14 @@ agents:
       - {type: file, path: ⟦LL401⟧docs/c.md}
 """
     },
+    "connection cycles that are meant": {
+        "m.yml": """\
+limits: {max_hops: 4}
+agents:
+  a: {connections: [b]}
+  b: {connections: [⟦LL402 hop 4⟧a]}
+"""
+    },
     "connection cycles": {
         "m.yml": """\
 agents:

@@ -29,7 +29,7 @@ GOOD = [
     'agents: {a: {model: "demo:s.yml", tools: ["m:f", {type: agent, name: a}]}}',
     "agents: {a: {knowledge: [./x.md, {type: text, content: c}]}}",
     "agents: {a: {model: {type: fallback, models: [openai/x, {type: demo}]}}}",
-    "agents: {a: {connections: [a, {to: a, when: 'true', wait: true}], instructions: [a, b]}}",
+    "agents: {a: {connections: [b, {to: a, when: 'true', wait: true}], instructions: [a, b]}, b: {}}",
     "agents: {a: {output: {type: object}, mcp_servers: [{type: stdio, command: x}]}}",
     "mcp_servers: {s: {type: http, url: 'http://x'}}\nagents: {a: {mcp_servers: [s]}}",
     "agents: {a: {output: 'm:M', instructions: text, sinks: [{type: http, url: '${URL}'}]}}",
