@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -16,6 +17,7 @@ from typing_extensions import TypeVar
 from llmling import manifest as manifests
 from llmling import plugins
 from llmling.errors import EngineError, StartupError
+from llmling.exporters.choose import exporter
 from llmling.manifest.root import Manifest
 from llmling.protocols import Engine, EventRecord, Trigger
 from llmling.report import AgentState, ServerState, StartReport, TriggerState
@@ -150,6 +152,7 @@ class AgentPool(Generic[TDeps]):
     async def _open(self) -> None:
         if missing := check_keys(self.manifest, self._model):
             raise StartupError("\n".join(missing), usage=True)
+        await self._stack.enter_async_context(exporter(os.environ))
         await self._stack.enter_async_context(http_scope())
         await self._stack.enter_async_context(self._tasks)
         services = Services(

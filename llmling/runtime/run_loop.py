@@ -251,7 +251,7 @@ class RunLoop:
         step = self._context.journal.recorded(f"{key}:result")
         if step is not None:
             return ToolCallResponsePart(call.id, call.name, step.data["response"], step.data["failed"])
-        with tool_span(self._profile.agent, call.name, call.id) as span:
+        with tool_span(self._profile.agent, call.name, call.id, known=call.name in self._tools) as span:
             part = await self._answer(key, call)
             if part.failed:
                 span.end(part.response)

@@ -22,6 +22,7 @@ INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 
 ERROR_TYPE: Final = "error.type"
+UNKNOWN_TOOL: Final = "unknown_tool"
 RESEND_COUNT: Final = "http.request.resend_count"
 """Of a try: how many tries of the same request came before it; absent on the first."""
 EVENT_ID: Final = "cloudevents.event_id"
@@ -44,6 +45,29 @@ SETTINGS: Final[Mapping[str, str]] = {
     "presence_penalty": "gen_ai.request.presence_penalty",
 }
 """Settings of a model request and the attributes that hold them."""
+
+TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - tokens of a model
+TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105 - tokens of a model
+DURATIONS: Final[Mapping[str, str]] = {
+    "chat": "gen_ai.client.operation.duration",
+    "invoke_agent": "gen_ai.invoke_agent.duration",
+    "invoke_workflow": "gen_ai.workflow.duration",
+    "execute_tool": "gen_ai.execute_tool.duration",
+}
+"""Operations and the metrics of how long they took."""
+DURATION_BUCKETS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKEN_BUCKETS: Final = tuple(float(4**power) for power in range(14))
+LABELS: Final = (
+    OPERATION,
+    PROVIDER,
+    REQUEST_MODEL,
+    RESPONSE_MODEL,
+    AGENT_NAME,
+    WORKFLOW_NAME,
+    TOOL_NAME,
+    ERROR_TYPE,
+)
+"""Attributes that metrics are told apart by: none that grows with the number of events."""
 
 _PROVIDERS: Final[Mapping[str, str]] = {
     "azure": "azure.ai.openai",

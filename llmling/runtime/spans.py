@@ -110,14 +110,16 @@ def chat_answered(span: OpenSpan, response: ModelResponse) -> None:
     span.end()
 
 
-def tool_span(agent: str, tool: str, call_id: str) -> OpenSpan:
-    """Begin the span of one tool call, inside the run that makes it."""
+def tool_span(agent: str, tool: str, call_id: str, *, known: bool = True) -> OpenSpan:
+    """Begin the span of one tool call, inside the run that makes it; a model may also make up a tool."""
     attributes = {
         semconv.OPERATION: "execute_tool",
         semconv.TOOL_NAME: tool,
         semconv.TOOL_CALL_ID: call_id,
         semconv.AGENT_NAME: agent,
     }
+    if not known:
+        attributes[semconv.ERROR_TYPE] = semconv.UNKNOWN_TOOL
     return OpenSpan(tracer(), f"execute_tool {tool}", current_span() or Place(os.urandom(16).hex()), attributes)
 
 

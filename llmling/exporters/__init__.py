@@ -1,0 +1,1 @@
+"""Ways for spans to leave the process."""
