@@ -81,7 +81,9 @@ def show(manifest: Manifest, event_id: str, *, json: bool) -> None:
         console.say_json(facts(record))
         return
     console.say(line(record))
-    console.say(f"{record.event.type} {record.event.subject}, {_time(record.created)}".replace(" ,", ","))
+    console.say(
+        console.plain(f"{record.event.type} {record.event.subject}, {_time(record.created)}".replace(" ,", ","))
+    )
     for delivery in record.deliveries:
         _show_delivery(delivery)
 
@@ -94,11 +96,12 @@ def _show_delivery(delivery: DeliveryRecord) -> None:
     console.say(f"  in   {console.short(delivery.message.text, 200)}")
     for step in delivery.steps:
         if step.kind in {"call", "result"}:
-            console.say(console.paint(f"  {step.kind:<6} {step.data.get('name', step.key)}", "dim"))
+            name = console.short(str(step.data.get("name", step.key)))
+            console.say(console.paint(f"  {step.kind:<6} {name}", "dim"))
     if delivery.content is not None:
-        console.say(f"  out  {delivery.content}")
+        console.say(f"  out  {console.plain(delivery.content)}")
     if delivery.error:
-        console.say(console.paint(f"  why  {console.masked(delivery.error)}", "red"))
+        console.say(console.paint(f"  why  {console.plain(console.masked(delivery.error))}", "red"))
 
 
 async def _inspect(manifest: Manifest, event_id: str) -> EventRecord:
@@ -128,7 +131,7 @@ def change(
             console.say(f"{name} {nothing}")
     touched = sum(number > 0 for _, number in changed)
     if not json and (touched or status):
-        done = "given their tries back" if what == "retry" else "dropped"
+        done = "to be tried again" if what == "retry" else "dropped"
         console.say(f"{console.count(touched, 'event')} {done}")
     return 0 if touched or status else 1
 

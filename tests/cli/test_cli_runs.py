@@ -147,7 +147,7 @@ async def test_fire_and_events_reach_the_serving_process(project: Path) -> None:
         assert serve.events[0]["id"] == fired["id"]
         await llmling(project, "fire", "agents.yml", "hook", "--data", '{"go": true, "text": "fail"}')
         status, out, _ = await llmling(project, "events", "retry", "agents.yml", "--status", "dead")
-        assert (status, out) == (0, "1 event given their tries back\n")
+        assert (status, out) == (0, "1 event to be tried again\n")
         await until(lambda: len(serve.events) == 3, "the retried event, dead once more")
         status, out, _ = await llmling(project, "events", "list", "agents.yml")
         assert out.splitlines()[0].split()[:4] == ["ID", "TRIGGER", "AGENT", "STATUS"]
