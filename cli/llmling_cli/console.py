@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,9 @@ _CODES: dict[Colour, str] = {"red": "31", "green": "32", "yellow": "33", "cyan":
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 # Shorter values are masked nowhere: hiding every "1" or "dev" would make texts unreadable and hide nothing.
 _SHORTEST_SECRET = 8
+# What a terminal obeys instead of showing it: control characters, changes of direction, halves of surrogate pairs.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LOOKED_AT = 20
 
 _hidden: set[str] = set()
 
@@ -34,6 +38,11 @@ def masked(text: str) -> str:
     for secret in sorted(_hidden, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
+
+
+def plain(text: str) -> str:
+    """Return `text` with what a terminal would obey made visible; line ends and tabs stay."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def paint(text: str, colour: Colour, stream: TextIO | None = None) -> str:
@@ -72,7 +81,7 @@ def write(text: str) -> None:
 
 def complain(text: str, colour: Colour | None = None) -> None:
     """Print a line to standard error, secrets masked."""
-    text = masked(text)
+    text = plain(masked(text))
     print(paint(text, colour, sys.stderr) if colour else text, file=sys.stderr, flush=True)
 
 
@@ -99,8 +108,8 @@ def count(number: int, one: str, many: str = "") -> str:
 
 
 def short(text: str, width: int = 60) -> str:
-    """Return the first words of a text on one line."""
-    flat = " ".join(text.split())
+    """Return the first words of a text on one line, harmless to a terminal."""
+    flat = plain(" ".join(text[: _LOOKED_AT * width].split()))
     return flat if len(flat) <= width else flat[: width - 3].rstrip() + "..."
 
 
@@ -116,7 +125,7 @@ class _TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        return plain(masked(super().format(record)))
 
 
 class _JsonFormatter(logging.Formatter):

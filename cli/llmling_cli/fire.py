@@ -43,7 +43,7 @@ def fire(
         console.say("run by the serving process" if result.served else "run here: no process serves this manifest")
         if (answer := answer_of(result.record)) is not None:
             console.say()
-            console.say(answer)
+            console.say(console.plain(answer))
     if result.why_not:
         console.complain(f"! the trigger itself would not have taken it: {result.why_not}", "yellow")
     return 0 if result.record is not None and result.record.status == "done" else 1
@@ -61,9 +61,9 @@ def _print_dry(result: FireResult, *, json: bool) -> None:
             }
         )
         return
-    console.say(f"event   {result.event.type} {result.event.subject}".rstrip())
+    console.say(console.plain(f"event   {result.event.type} {result.event.subject}".rstrip()))
     console.say(f"agent   {result.agent}")
     console.say(f"match   {'no: ' + result.why_not if result.why_not else 'yes'}")
     console.say(f"filter  {'lets it through' if result.wanted else 'stops it: it would be recorded as filtered'}")
     if result.prompt is not None:
-        console.say(f"prompt\n\n{result.prompt}")
+        console.say(console.plain(f"prompt\n\n{result.prompt}"))

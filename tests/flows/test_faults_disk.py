@@ -1,4 +1,4 @@
-"""The engine's file on a bad day: no room, deleted, replaced, unreadable. Nothing is acknowledged that could be lost."""
+"""The engine's file on a bad day: no room, deleted, replaced, unreadable. Nothing acknowledged is lost."""
 
 from __future__ import annotations
 
