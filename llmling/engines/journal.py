@@ -325,7 +325,7 @@ class JournalEngine:
     # --- what an operator does ---------------------------------------------------------------------------------------
 
     async def retry(self, event_id: str) -> int:
-        """Give the dead and waiting deliveries of an event their tries back; return how many.
+        """Give the dead and waiting deliveries of an event their tries back, hasten delayed ones; return how many.
 
         Raises:
             EngineError: The journal cannot be written.

@@ -63,11 +63,17 @@ def bury(connection: sqlite3.Connection, ledger: Ledger, now: float) -> Change:
 
 
 def retry(connection: sqlite3.Connection, ledger: Ledger, event_id: str, now: float) -> Change:
-    """Give the dead and waiting deliveries of an event their tries back.
+    """Give the dead and waiting deliveries of an event their tries back; one in its back-off is due at once.
 
     Calls that were in flight are forgotten, so that they are made again: somebody decided.
     """
     change = Change()
+    delayed = connection.execute(
+        "update delivery set not_before = 0, wait_s = 0 where event_id = ? and status = 'pending' and not_before > ?"
+        " returning agent",
+        (event_id, now),
+    ).fetchall()
+    change.requeued.update(agent for (agent,) in delayed)
     rows = connection.execute(
         "select id, agent from delivery where event_id = ? and status in ('dead', 'waiting') order by seq", (event_id,)
     ).fetchall()
@@ -87,7 +93,7 @@ def retry(connection: sqlite3.Connection, ledger: Ledger, event_id: str, now: fl
     if rows:
         connection.execute("update event set outcome = null, finished = null, told = 0 where id = ?", (event_id,))
         ledger.refresh(connection, event_id, now, change)
-    change.count = len(rows)
+    change.count = len(rows) + len(delayed)
     return change
 
 

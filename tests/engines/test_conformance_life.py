@@ -10,7 +10,7 @@ from engine_world import AGENTS, Gate, ManualClock, World, to, until
 from llmling.errors import EngineError, Full
 from llmling.events import Event
 from llmling.messages import Message
-from llmling.protocols import Dead, Delivery, Done, EventRecord, Policy, Settlement, Step, Waiting, Work
+from llmling.protocols import Again, Dead, Delivery, Done, EventRecord, Policy, Settlement, Step, Waiting, Work
 
 # --- people decide ---------------------------------------------------------------------------------------------------
 
@@ -41,6 +41,23 @@ async def test_what_waits_is_not_handed_out_until_it_is_retried(world: World) ->
     assert (record.status, record.attempts, record.error) == ("done", 1, None)
     # The call that has its result is kept, the one in flight is made again.
     assert calls[2] == {"1:call", "1:result"}
+
+
+async def test_what_would_wait_for_a_day_is_tried_at_once_when_it_is_retried(world: World) -> None:
+    healthy = False
+
+    async def patient(work: Work) -> Settlement:
+        return Done("well") if healthy else Again("quota used up", 86_400)
+
+    world.answers["a"] = patient
+    await world.start()
+    receipt = await world.accept()
+    await world.record_when(receipt.event_id, lambda record: record.status == "pending" and record.attempts == 1)
+    healthy = True
+    assert await world.engine.retry(receipt.event_id) == 1
+    record = await world.finished(receipt.event_id)
+    assert (record.status, record.attempts) == ("done", 2)
+    assert await world.engine.retry(receipt.event_id) == 0
 
 
 async def test_a_dead_event_is_retried(world: World) -> None:
