@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections import deque
@@ -198,7 +199,7 @@ class Dispatcher:
             inbox, row = started
             if self._quarantine.closes_the_pool:
                 log.warning(
-                    "delivery %s was running when the process died (%d times): on its last try it runs alone",
+                    "delivery %s has seen the process die (%d x); it runs alone on its last try",
                     row.delivery.id,
                     row.crashes,
                 )
@@ -348,6 +349,9 @@ class Dispatcher:
         for inbox in self._inboxes.values():
             self._clear(inbox)
         try:
+            # What is just about to begin is given back while the writer still takes it.
+            with contextlib.suppress(EngineError):
+                await self._database.writer.submit(lambda connection: None)
             if self._tasks and grace_s > 0:
                 await asyncio.wait(self._tasks.values(), timeout=grace_s)
         finally:
