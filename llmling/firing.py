@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmling.errors import EngineError, LLMlingError
+from llmling.errors import EngineBusy, EngineError, LLMlingError
 from llmling.events import Event, render
 from llmling.manifest.root import Manifest
 from llmling.manifest.triggers import TriggerBase
@@ -19,6 +19,8 @@ from llmling.templates import expression
 from llmling.triggers.by_hand import event_by_hand
 from llmling.wiring import Source
 from llmling.wiring import open_engine as build_engine
+
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +84,41 @@ async def fire(
     prompt = render(event, config.prompt).text if wanted else None
     if dry_run:
         return FireResult(event, node, wanted, prompt, why_not)
-    if manifest.engine.type != "memory":
-        async with open_engine(manifest) as engine:
-            if getattr(engine, "serving", False):
-                await Source(config, node, engine).emit(event)
-                record = await engine.wait(event.id, timeout_s) or await engine.inspect(event.id)
+    ends = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+    while True:
+        if manifest.engine.type != "memory":
+            async with open_engine(manifest) as engine:
+                record = await _served(engine, Source(config, node, engine), event, ends)
+            if record is not None:
                 return FireResult(event, node, wanted, prompt, why_not, record, served=True)
-    record = await _here(manifest, config, node, event, model, timeout_s)
-    return FireResult(event, node, wanted, prompt, why_not, record)
+        try:
+            record = await _here(manifest, config, node, event, model, ends)
+        except EngineBusy:
+            # Somebody has begun to serve since we looked.
+            continue
+        return FireResult(event, node, wanted, prompt, why_not, record)
+
+
+async def _served(engine: Engine, source: Source, event: Event, ends: float | None) -> EventRecord | None:
+    """Send an event into the serving process; None when there is none, or it stopped before the event was settled."""
+    accepted = False
+    while getattr(engine, "serving", False):
+        if not accepted:
+            await source.emit(event)
+            accepted = True
+        left_s = _left_s(ends)
+        record = await engine.wait(event.id, _LOOK_S if left_s is None else min(left_s, _LOOK_S))
+        if record is not None or left_s == 0.0:
+            return record or await engine.inspect(event.id)
+    return None
+
+
+def _left_s(ends: float | None) -> float | None:
+    return None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
 
 
 async def _here(
-    manifest: Manifest, config: Any, node: str, event: Event, model: str | None, timeout_s: float | None
+    manifest: Manifest, config: Any, node: str, event: Event, model: str | None, ends: float | None
 ) -> EventRecord | None:
     pool = AgentPool[None](manifest, model=model)
     pool.arm = False
@@ -102,7 +127,7 @@ async def _here(
         if engine is None:
             raise LLMlingError("no trigger of this manifest is enabled: set `enabled: true` to fire one")
         await Source(config, node, engine).emit(event)
-        await engine.wait(event.id, timeout_s)
+        await engine.wait(event.id, _left_s(ends))
         return await engine.inspect(event.id)
 
 
