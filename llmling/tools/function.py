@@ -69,10 +69,24 @@ def tool(
     options = ToolOptions(name, description, idempotent, timeout_s)
 
     def mark(marked: F) -> F:
-        setattr(marked, _MARK, options)
-        return marked
+        return _marked(marked, options)
 
     return mark if function is None else mark(function)
+
+
+def _marked(function: Any, options: ToolOptions) -> Any:
+    if type(function) in {staticmethod, classmethod}:
+        # What a class gives out later is the function inside.
+        return type(function)(_marked(function.__func__, options))
+    if not callable(function):
+        raise TypeError(f"@tool takes a function, not {function!r}; its options have names: @tool(name=...)")
+    try:
+        setattr(function, _MARK, options)
+    except (AttributeError, TypeError):
+        # A method of an object, a function written in C: nothing can be written on it, but on a partial of it.
+        function = functools.partial(function)
+        setattr(function, _MARK, options)
+    return function
 
 
 class FunctionTool:
@@ -87,7 +101,7 @@ class FunctionTool:
         self.function = function
         self.repeatable = options.idempotent
         self.timeout_s = options.timeout_s
-        name = options.name or _name(function)
+        name = _name(function) if options.name is None else _checked(options.name)
         self._signature = Signature(function, name)
         description = options.description or self._signature.doc.summary
         self.spec = ToolSpec(name, description, self._signature.schema)
@@ -144,7 +158,9 @@ def as_tool(thing: Callable[..., Any] | Tool) -> Tool:
     Raises:
         ValueError: It is neither, or cannot be described to a model.
     """
-    if isinstance(getattr(thing, "spec", None), ToolSpec):
+    spec = getattr(thing, "spec", None)
+    if isinstance(spec, ToolSpec) and callable(getattr(thing, "call", None)):
+        _checked(spec.name)
         return cast("Tool", thing)
     if callable(thing):
         return FunctionTool(thing)
@@ -157,30 +173,31 @@ def function_tool(config: FunctionToolConfig, services: Services) -> Tool:
     Raises:
         ValueError: It cannot be imported, is not callable, or cannot be described to a model.
     """
-    found: Any = import_object(config.function, services.folder)
-    if not callable(found):
-        if isinstance(getattr(found, "spec", None), ToolSpec):
-            return found
-        raise ValueError(f"{config.function!r} is not callable: {found!r}")
-    return describe(config, found)
+    return describe(config, import_object(config.function, services.folder))
 
 
-def describe(config: FunctionToolConfig, found: Callable[..., Any]) -> Tool:
-    """Make a tool of the callable a manifest names; keys of the manifest win over `@tool`.
+def describe(config: FunctionToolConfig, found: Any) -> Tool:
+    """Make a tool of what a manifest names, a callable or a tool already; keys of the manifest win over `@tool`.
 
     Raises:
-        ValueError: It cannot be described to a model.
+        ValueError: It is neither, or cannot be described to a model.
     """
-    marked = _options(found)
+    if isinstance(getattr(found, "spec", None), ToolSpec):
+        if said := sorted(config.model_fields_set - {"type", "function"}):
+            raise ValueError(f"{config.function} is a whole tool and says {', '.join(said)} itself; remove it here")
+        return as_tool(found)
+    if callable(found):
+        return FunctionTool(found, _merged(config, _options(found)))
+    raise ValueError(f"{config.function} is not callable; name a function")
+
+
+def _merged(config: FunctionToolConfig, marked: ToolOptions) -> ToolOptions:
     said = config.model_fields_set
-    return FunctionTool(
-        found,
-        ToolOptions(
-            name=config.name or marked.name,
-            description=config.description or marked.description,
-            idempotent=config.idempotent if "idempotent" in said else marked.idempotent,
-            timeout_s=config.timeout_s if "timeout_s" in said else marked.timeout_s,
-        ),
+    return ToolOptions(
+        name=marked.name if config.name is None else config.name,
+        description=marked.description if config.description is None else config.description,
+        idempotent=config.idempotent if "idempotent" in said else marked.idempotent,
+        timeout_s=config.timeout_s if "timeout_s" in said else marked.timeout_s,
     )
 
 
@@ -192,7 +209,10 @@ def _options(function: Callable[..., Any]) -> ToolOptions:
 def _name(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
-    name: str = getattr(function, "__name__", None) or type(function).__name__
+    return _checked(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def _checked(name: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"{name!r} is no name for a tool; give one: @tool(name=...) or `name:` in the manifest")
     return name

@@ -386,5 +386,5 @@ async def test_the_manifest_names_a_function_and_its_keys_win(tmp_path: Path) ->
     assert (made.spec.name, made.spec.description, made.repeatable, made.timeout_s) == ("mail", "Mail.", False, 1)
     with pytest.raises(ValueError, match="has no 'sned'; did you mean 'send'"):
         function_tool(FunctionToolConfig(function="letters_of_a_test:sned"), services)
-    with pytest.raises(ValueError, match="is not callable: 7"):
+    with pytest.raises(ValueError, match="letters_of_a_test:number is not callable"):
         function_tool(FunctionToolConfig(function="letters_of_a_test:number"), services)
