@@ -10,6 +10,19 @@ from llmling.manifest.agents import LimitsConfig
 from llmling.messages import Usage
 from llmling.runtime.clock import Clock
 
+LONGEST_RESULT = 200_000
+"""Most characters of a tool's answer that a model is shown."""
+
+_NOTE = 60
+
+
+def shortened(text: str) -> str:
+    """Return a tool's answer, cut to `LONGEST_RESULT` characters; the note at its end says so."""
+    if len(text) <= LONGEST_RESULT:
+        return text
+    kept = LONGEST_RESULT - _NOTE
+    return f"{text[:kept]}\n[cut after {kept:,} of {len(text):,} characters]"
+
 
 def check_limits(agent: str, limits: LimitsConfig, usage: Usage, cost_usd: float | None) -> None:
     """Check what a run has used so far.

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmling.errors import DecisionNeeded, LimitExceeded, ModelError, OutputError, RunError, ToolError
@@ -18,7 +18,7 @@ from llmling.protocols import Model, ModelRequest, ModelResponse, RetryPolicy, R
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 from llmling.runtime.context import RunContext, current_run
 from llmling.runtime.hooks import NO_HOOKS, Hooks
-from llmling.runtime.limits import RateLimit, check_limits
+from llmling.runtime.limits import RateLimit, check_limits, shortened
 from llmling.runtime.output import OutputType
 from llmling.runtime.retry import request_with_retries, stream_with_retries
 from llmling.runtime.spans import run_completed, run_span, tool_span
@@ -269,6 +269,7 @@ class RunLoop:
             part = ToolCallResponsePart(call.id, call.name, _malformed(call.arguments), failed=True)
         else:
             part = await self._guarded(key, call, tool)
+        part = replace(part, response=shortened(part.response))
         await self._record(f"{key}:result", "result", {"response": part.response, "failed": part.failed})
         self._say("tool_failed" if part.failed else "tool_result", part.response, tool=call.name, call_id=call.id)
         return part
@@ -299,7 +300,7 @@ class RunLoop:
         arguments: Mapping[str, Any] = {} if isinstance(call.arguments, str) else call.arguments
         token = current_run.set(self._context.within(self._profile.agent, f"{key}/"))
         try:
-            return ToolCallResponsePart(call.id, call.name, await tool.call(arguments))
+            return ToolCallResponsePart(call.id, call.name, _text(await tool.call(arguments)))
         except ToolError as error:
             return ToolCallResponsePart(call.id, call.name, str(error), failed=True)
         except DecisionNeeded:
@@ -318,6 +319,12 @@ class RunLoop:
     def _say(self, type_: RunEventType, message: str, *, result: RunResult | None = None, **data: Any) -> None:
         if self._listen is not silent:
             self._listen(RunEvent(type_, self.run_id, self._profile.agent, message, data, result))
+
+
+def _text(response: Any) -> str:
+    if not isinstance(response, str):
+        raise TypeError(f"`call` of a tool should return text, not {type(response).__name__}")
+    return response
 
 
 def _malformed(arguments: str) -> str:

@@ -102,7 +102,7 @@ async def test_names_results_limits_and_environment(
         with pytest.raises(ToolError, match="name"):
             await read.call({"nam": "x"})
         text = await named(server, "big").call({"characters": 200_001})
-        assert text.endswith("x\n[cut after 200,000 of 200,001 characters]")
+        assert text.endswith("x\n[cut after 199,940 of 200,001 characters]")
         assert await named(server, "big").call({"characters": 200_000}) == "x" * 200_000
         environment = json.loads(await named(server, "environment").call({}))
         allowed = {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "GREETING", "LLMLING_MCP_ID", "LC_CTYPE"}

@@ -96,7 +96,7 @@ async def test_tools_headers_and_big_results(port: int) -> None:
         assert {tool.spec.name for tool in server.tools()} == {"web_hello", "web_big", "web_process", "web_grow"}
         assert (await named(server, "hello").call({"name": "you"})).startswith("hello you from ")
         text = await named(server, "big").call({"characters": 5_000_000})
-        assert text.endswith("[cut after 200,000 of 5,000,000 characters]")
+        assert text.endswith("[cut after 199,940 of 5,000,000 characters]")
 
 
 async def test_a_refusal_names_the_status_and_no_secret(port: int) -> None:

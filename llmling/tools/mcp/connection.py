@@ -20,14 +20,13 @@ from pydantic_core import to_json
 
 from llmling.errors import ToolError
 from llmling.manifest.tools import HttpServerConfig, StdioServerConfig
+from llmling.runtime.limits import shortened
 from llmling.tools.mcp.http import HttpTransport
 from llmling.tools.mcp.process import new_mark
 from llmling.tools.mcp.stdio import Command, StdioTransport
 from llmling.tools.mcp.tool import Attempt, ConnectionLost, Offer, current_attempt
 
 T = TypeVar("T")
-
-LONGEST_RESULT = 200_000
 
 _MOST_PAGES = 100
 _RELISTEN_S = (1.0, 60.0)
@@ -121,7 +120,7 @@ class Connection:
             ConnectionLost: The connection ended before the answer.
         """
         result = await self._guarded(lambda: self._client.call_tool(name, dict(arguments)))
-        text = _shorten(_result_text(result))
+        text = shortened(_result_text(result))
         if result.is_error:
             raise ToolError(text or f"tool {name!r} failed and gave no reason")
         return text
@@ -262,9 +261,3 @@ def _part_text(part: mcp_types.ContentBlock) -> str:
             if isinstance(inside, mcp_types.TextResourceContents):
                 return inside.text
             return f"[resource {inside.uri}, binary, left out]"
-
-
-def _shorten(text: str) -> str:
-    if len(text) <= LONGEST_RESULT:
-        return text
-    return f"{text[:LONGEST_RESULT]}\n[cut after {LONGEST_RESULT:,} of {len(text):,} characters]"
