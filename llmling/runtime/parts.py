@@ -22,6 +22,7 @@ from llmling.runtime.lifespan import Lifespans, reason
 from llmling.runtime.output import OutputType
 from llmling.runtime.scope import current_event
 from llmling.runtime.services import Services
+from llmling.runtime.toolbox import Toolbox
 from llmling.templates import template
 
 logger = logging.getLogger("llmling")
@@ -59,10 +60,7 @@ class Parts:
         self._config = config
         self._parallel = parallel
         self.model: Model = _model(config.model if model is None else model, services)
-        self._tools: list[Tool] = [plugins.create("tools", tool, services) for tool in config.tools]
-        if tools:
-            as_tool = plugins.load(plugins.AS_TOOL)
-            self._tools.extend(as_tool(tool) for tool in tools)
+        self._toolbox = Toolbox(agent, config.tools, services, tools)
         self.providers: list[ToolProvider] = []
         self._own: dict[str, ToolProvider] = {}
         for index, server in enumerate(config.mcp_servers):
@@ -160,8 +158,8 @@ class Parts:
         return "starting" if any(provider.state == "starting" for provider in self.providers) else "ready"
 
     def tools(self) -> list[Tool]:
-        """Return the tools on offer right now."""
-        return [*self._tools, *(tool for provider in self.providers for tool in provider.tools())]
+        """Return the tools on offer right now, no two with the same name."""
+        return self._toolbox.tools(self.providers)
 
     async def system(self, message: Message, context: RunContext, output: OutputType | None) -> str:
         """Return the system message of one run: instructions, knowledge, and the shape of the answer.

@@ -11,7 +11,7 @@ from llmling.errors import DecisionNeeded, LLMlingError, ToolError
 from llmling.manifest.tools import AgentToolConfig
 from llmling.protocols import ToolSpec
 from llmling.runtime.services import Services
-from llmling.tools.naming import safe_name
+from llmling.tools.naming import agent_tool_name
 
 MAX_DEPTH = 10
 
@@ -33,7 +33,7 @@ class AgentTool:
         self._ask = services.ask
         about = config.description or description
         self.spec = ToolSpec(
-            safe_name("ask", config.name),
+            agent_tool_name(config.name),
             about or f"Ask the agent {config.name!r} and get its answer.",
             {
                 "type": "object",

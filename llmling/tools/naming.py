@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-LONGEST = 64
+from llmling.runtime.toolbox import LONGEST_NAME
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -16,7 +16,12 @@ def safe_name(prefix: str, name: str) -> str:
     """Return `<prefix>_<name>` with unsafe characters as `_`; one that is too long ends in a digest of it."""
     plain = f"{prefix}_{name}"
     safe = _UNSAFE.sub("_", plain)
-    return safe if len(safe) <= LONGEST else _digested(safe, plain)
+    return safe if len(safe) <= LONGEST_NAME else _digested(safe, plain)
+
+
+def agent_tool_name(agent: str) -> str:
+    """Return the name under which a model sees another agent."""
+    return safe_name("ask", agent)
 
 
 def safe_names(prefix: str, names: Sequence[str]) -> dict[str, str]:
@@ -35,4 +40,4 @@ def safe_names(prefix: str, names: Sequence[str]) -> dict[str, str]:
 
 def _digested(safe: str, plain: str) -> str:
     digest = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{safe[: LONGEST - 9]}_{digest}"
+    return f"{safe[: LONGEST_NAME - 9]}_{digest}"

@@ -1,0 +1,112 @@
+"""The tools of one agent, under names that no two of them share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from llmling import plugins
+from llmling.errors import StartupError
+from llmling.protocols import Tool, ToolProvider
+from llmling.runtime.services import Services
+
+LONGEST_NAME = 64
+"""Characters in the name of a tool that every model accepts."""
+
+logger = logging.getLogger("llmling")
+
+
+class Toolbox:
+    """What an agent has itself, from its manifest and from Python, and what its providers offer at the moment.
+
+    Raises:
+        StartupError: A tool cannot be described to a model, or two of the agent's own have the same name.
+    """
+
+    def __init__(self, agent: str, configs: Sequence[Any], services: Services, given: Sequence[Any] = ()) -> None:
+        self._agent = agent
+        self._own: dict[str, Tool] = {}
+        self._told: set[str] = set()
+        places: dict[str, str] = {}
+        as_tool = plugins.load(plugins.AS_TOOL) if given else None
+        for index, item in enumerate((*configs, *given)):
+            place = f"tools[{index}]"
+            try:
+                tool: Tool = as_tool(item) if as_tool and index >= len(configs) else _created(item, services)
+            except (ValueError, LookupError) as error:
+                raise StartupError(f"agent {agent!r}, {place}: {error}", usage=True) from error
+            name = tool.spec.name
+            if name in self._own:
+                raise StartupError(
+                    f"agent {agent!r}, {place}: {places[name]} is a tool named {name!r} too; give one of them another "
+                    "name, or remove it",
+                    usage=True,
+                )
+            self._own[name], places[name] = tool, place
+
+    def tools(self, providers: Sequence[ToolProvider]) -> list[Tool]:
+        """Return the tools on offer right now.
+
+        Of two with the same name the later one gets a number behind it; own tools come first, then those of the
+        providers, in their order. The log says so once.
+        """
+        offers = [(provider.name, tool) for provider in providers for tool in provider.tools()]
+        wanted = {*self._own, *(tool.spec.name for _, tool in offers)}
+        tools, owners = dict(self._own), dict.fromkeys(self._own, "the agent itself")
+        for provider, tool in offers:
+            name, owner = tool.spec.name, f"MCP server {provider!r}"
+            if name in tools:
+                new = next(name for name in _numbered(name) if name not in tools and name not in wanted)
+                self._tell(name, owners[name], owner, new)
+                name, tool = new, RenamedTool(tool, new)  # noqa: PLW2901
+            tools[name], owners[name] = tool, owner
+        return list(tools.values())
+
+    def _tell(self, name: str, first: str, second: str, new: str) -> None:
+        line = f"agent {self._agent!r}: {first} and {second} both have a tool {name!r}; the second is now {new!r}"
+        if line not in self._told:
+            self._told.add(line)
+            logger.warning("%s", line)
+
+
+class RenamedTool:
+    """A tool under another name."""
+
+    def __init__(self, tool: Tool, name: str) -> None:
+        self.spec = replace(tool.spec, name=name)
+        self._tool = tool
+
+    def __repr__(self) -> str:
+        return f"RenamedTool({self._tool!r}, {self.spec.name!r})"
+
+    @property
+    def repeatable(self) -> bool:
+        """As the tool itself says."""
+        return self._tool.repeatable
+
+    @property
+    def timeout_s(self) -> float | None:
+        """As the tool itself says."""
+        return self._tool.timeout_s
+
+    async def call(self, arguments: Mapping[str, Any]) -> str:
+        """Call the tool.
+
+        Raises:
+            ToolError: The tool failed.
+        """
+        return await self._tool.call(arguments)
+
+
+def _created(config: Any, services: Services) -> Tool:
+    return plugins.create("tools", config, services)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    number = 2
+    while True:
+        end = f"_{number}"
+        yield name[: LONGEST_NAME - len(end)] + end
+        number += 1
