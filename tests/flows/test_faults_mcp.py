@@ -1,0 +1,81 @@
+"""An MCP server that is killed again and again under events that call its tool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+from llm_server import Call, LLMServer, Reply, Request
+from serving import Serve, free_port, post, until
+
+FULL = bool(os.environ.get("CHAOS"))
+EVENTS = 200 if FULL else 40
+KILL_EVERY_S = 2.0 if FULL else 0.7
+LIBRARY = Path(__file__).parents[2] / "examples" / "library_server.py"
+MANIFEST = """
+server: false
+mcp_servers:
+  library: {{type: stdio, command: {python}, args: ["{library}"], call_timeout_s: 5}}
+agents:
+  a:
+    model: openai/test-model
+    concurrency: 20
+    mcp_servers: [library]
+    triggers: [{{type: webhook, name: hook, port: {port}}}]
+"""
+
+
+def answer(request: Request) -> Reply:
+    """Call the first tool there is, then repeat what it said."""
+    last = request.body["messages"][-1]
+    if last["role"] == "tool":
+        return Reply(str(last["content"]), delay_s=0.1)
+    tool = request.body["tools"][0]["function"]["name"]
+    return Reply(calls=[Call(tool, {"text": "two words"})], delay_s=0.1)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those that still run."""
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+async def test_events_end_whatever_happens_to_the_server(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "agents.yml").write_text(MANIFEST.format(python=sys.executable, library=LIBRARY, port=port))
+    async with LLMServer(answer) as server, aiohttp.ClientSession() as session:
+        serve = Serve(tmp_path, env={"OPENAI_BASE_URL": server.openai_url, "OPENAI_API_KEY": "test"})
+        await serve.start()
+        await until(serve.children, "the server")
+
+        async def killer() -> None:
+            while True:
+                await asyncio.sleep(KILL_EVERY_S)
+                for child in serve.children():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.kill()
+
+        killing = asyncio.create_task(killer())
+        for number in range(EVENTS):
+            assert (await post(session, f"http://127.0.0.1:{port}/webhook", {"n": number}))[0] == 202
+            await asyncio.sleep(0.08)
+        await until(lambda: len(serve.events) == EVENTS, "every event", 120)
+        killing.cancel()
+        assert {(event["status"], event["attempts"]) for event in serve.events} == {("done", 1)}
+        assert all(request.body.get("tools") for request in server.requests), "an agent lost its tools meanwhile"
+        await until(serve.children, "the server again", 60)
+        children = serve.children()
+        await serve.kill()
+        await serve.start()
+        await until(lambda: not alive(children), "the orphans to be gone", 20)
+        await until(serve.children, "the server of the new process")
+        children = serve.children()
+        assert await serve.stop() == 0
+        assert not alive(children)
