@@ -84,6 +84,8 @@ AS_TOOL = "llmling.tools.function:as_tool"
 """Turns a callable into a tool."""
 DESCRIBE = "llmling.tools.function:describe"
 """Turns a tool's config and its callable into a tool, or says why it cannot be described to a model."""
+AGENT_TOOL_NAME = "llmling.tools.naming:agent_tool_name"
+"""Tells under which name a model sees another agent."""
 POOL = "llmling.pool:AgentPool"
 """Hosts the triggers of an agent that was read from a file of its own."""
 

@@ -23,7 +23,7 @@ from llmling.manifest.pool import SqliteEngineConfig
 from llmling.manifest.problems import Source, did_you_mean
 from llmling.manifest.scripts import read_script
 from llmling.manifest.shape import Part
-from llmling.manifest.tools import FunctionToolConfig
+from llmling.manifest.tools import AgentToolConfig, FunctionToolConfig
 
 
 def check_material(draft: Draft) -> None:
@@ -57,7 +57,7 @@ def _named(part: Part) -> Iterator[tuple[Loc, str, str]]:
     if isinstance(part.config, AgentConfig):
         for index, tool in enumerate(part.config.tools):
             if isinstance(tool, FunctionToolConfig):
-                yield ("tools", index, "function"), tool.function, "callable"
+                yield ("tools", index, "function"), tool.function, "tool"
         for index, hook in enumerate(part.config.hooks):
             yield ("hooks", index), hook, "hook"
         if isinstance(part.config.output, str):
@@ -74,7 +74,7 @@ def _imported(path: str, folder: Path) -> Any:
 def _check_object(draft: Draft, part: Part, loc: Loc, value: Any, path: str, shape: str) -> None:
     if isinstance(value, ImportFailed):
         draft.problem(part, loc, "LL308" if value.module else "LL309", str(value), sentence=True)
-    elif shape == "callable" and not (callable(value) or callable(getattr(value, "call", None))):
+    elif shape == "callable" and not callable(value):
         draft.problem(part, loc, "LL309", f"{path} is not callable", hint="name a function")
     elif shape == "hook":
         try:
@@ -86,12 +86,30 @@ def _check_object(draft: Draft, part: Part, loc: Loc, value: Any, path: str, sha
 
 
 def _check_tools(draft: Draft, part: Part, config: AgentConfig, objects: Mapping[str, Any]) -> None:
+    seen: dict[str, int] = {}
     for index, tool in enumerate(config.tools):
-        if isinstance(tool, FunctionToolConfig) and callable(found := objects[tool.function]):
-            try:
-                plugins.load(plugins.DESCRIBE)(tool, found)
-            except ValueError as error:
-                draft.problem(part, ("tools", index, "function"), "LL309", str(error))
+        key = "function" if isinstance(tool, FunctionToolConfig) and tool.name is None else "name"
+        try:
+            name = _tool_name(tool, objects)
+        except ValueError as error:
+            draft.problem(part, ("tools", index, "function"), "LL309", str(error))
+            continue
+        if name is not None and (first := seen.setdefault(name, index)) != index:
+            hint = "remove one of them" if isinstance(tool, AgentToolConfig) else "give one of them another `name:`"
+            draft.problem(part, ("tools", index, key), "LL312", f'tools[{first}] has the name "{name}" too', hint=hint)
+
+
+def _tool_name(tool: Any, objects: Mapping[str, Any]) -> str | None:
+    """Return the name a model sees, as far as it is known before the start.
+
+    Raises:
+        ValueError: The tool cannot be described to a model.
+    """
+    if isinstance(tool, AgentToolConfig):
+        return plugins.load(plugins.AGENT_TOOL_NAME)(tool.name)
+    if isinstance(tool, FunctionToolConfig) and not isinstance(found := objects[tool.function], ImportFailed):
+        return plugins.load(plugins.DESCRIBE)(tool, found).spec.name
+    return None
 
 
 def _check_knowledge(draft: Draft, part: Part, config: AgentConfig) -> None:

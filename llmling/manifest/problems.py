@@ -54,6 +54,7 @@ CODES = {
     "LL309": "a Python name does not exist or does not fit",
     "LL310": "a file or folder does not exist",
     "LL311": "a demo script is not usable",
+    "LL312": "two tools of an agent share a name",
     # 4xx: safety
     "LL401": "an agent would trigger itself through a file",
     "LL402": "connections form a cycle without a condition",

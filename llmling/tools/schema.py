@@ -177,6 +177,10 @@ def _hints(function: Callable[..., Any], label: str) -> dict[str, Any]:
             f"tool {label!r}: an annotation names something that is not defined at run time: {error};"
             " import it outside `if TYPE_CHECKING`"
         ) from error
+    except (AttributeError, SyntaxError, TypeError) as error:
+        raise ValueError(
+            f"tool {label!r}: an annotation cannot be read: {error}; write a type JSON can hold (str, int, list, ...)"
+        ) from error
 
 
 def _description(annotation: Any, documented: str | None) -> str | None:
