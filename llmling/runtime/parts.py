@@ -25,6 +25,7 @@ from llmling.runtime.services import Services
 from llmling.runtime.toolbox import Toolbox
 from llmling.templates import template
 
+RETRY_KNOWLEDGE_S = 30.0
 logger = logging.getLogger("llmling")
 _model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
 
@@ -77,6 +78,9 @@ class Parts:
         instructions = config.instructions
         self._instructions = [instructions] if isinstance(instructions, str) else list(instructions)
         self._spans: AsyncExitStack | None = None
+        self._lifespans: Lifespans | None = None
+        self._retry_s: dict[str, float] = {}
+        self._services = services
         self.failures: dict[str, str] = {}
         self.seconds: Mapping[str, float] = {}
 
@@ -104,7 +108,7 @@ class Parts:
         except BaseException:
             await stack.aclose()
             raise
-        self._spans = stack
+        self._spans, self._lifespans = stack, spans
         self.seconds = {part: start.seconds for part, start in started.items()}
         for part, start in started.items():
             if start.error is None:
@@ -114,11 +118,13 @@ class Parts:
                 await self.aclose()
                 raise StartupError(message) from start.error
             self.failures[part] = reason(start.error)
+            self._retry_s[part] = self._services.clock.monotonic() + RETRY_KNOWLEDGE_S
             logger.warning("%s; the agent works without it", message)
 
     async def aclose(self) -> None:
         """Stop what `open` started."""
         stack, self._spans = self._spans, None
+        self._lifespans = None
         if stack is not None:
             await stack.aclose()
 
@@ -180,9 +186,24 @@ class Parts:
             blocks.append(f"Answer with nothing but JSON that matches this JSON Schema:\n{schema}")
         return "\n\n".join(blocks)
 
+    async def _try_again(self, name: str, source: KnowledgeSource) -> None:
+        """Start a knowledge source that failed at the start, at most every half minute."""
+        now_s = self._services.clock.monotonic()
+        if name not in self.failures or self._lifespans is None or now_s < self._retry_s.get(name, 0.0):
+            return
+        self._retry_s[name] = now_s + RETRY_KNOWLEDGE_S
+        attempt = f"{name} again at {now_s}"
+        start = (await self._lifespans.enter_all({attempt: source}))[attempt]
+        if start.error is None:
+            logger.info("agent %r, %s: is there now", self._agent, name)
+            del self.failures[name]
+        else:
+            self.failures[name] = reason(start.error)
+
     async def _known(self, name: str, query: str) -> str:
         source = self._knowledge[name]
         try:
+            await self._try_again(name, source)
             text = f"({self.failures[name]})" if name in self.failures else await source.text(query)
         except LLMlingError as error:
             logger.warning("agent %r, %s: %s", self._agent, name, error)
