@@ -10,18 +10,39 @@ if TYPE_CHECKING:
     from llmling.manifest.root import Manifest
     from llmling.messages import Message, RunResult
     from llmling.pool import AgentPool
+    from llmling.prompts.context import Context
+    from llmling.prompts.parts import Constraints, Directive, Guidance
     from llmling.runtime.agent import Agent
     from llmling.runtime.team import Team
     from llmling.runtime.tracing import get_tracer, tracer
     from llmling.tools.function import tool
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "AgentPool", "Event", "Manifest", "Message", "RunResult", "Team", "get_tracer", "tool", "tracer"]
+__all__ = [
+    "Agent",
+    "AgentPool",
+    "Constraints",
+    "Context",
+    "Directive",
+    "Event",
+    "Guidance",
+    "Manifest",
+    "Message",
+    "RunResult",
+    "Team",
+    "get_tracer",
+    "tool",
+    "tracer",
+]
 
 _HOMES = {
     "Agent": "runtime.agent",
     "AgentPool": "pool",
+    "Constraints": "prompts.parts",
+    "Context": "prompts.context",
+    "Directive": "prompts.parts",
     "Event": "events",
+    "Guidance": "prompts.parts",
     "Manifest": "manifest.root",
     "Message": "messages",
     "RunResult": "messages",

@@ -41,8 +41,8 @@ class Call:
 class Reply:
     """One scripted answer.
 
-    `delay_s` waits first, `hang` never answers, `cut` ends the connection in the middle of the answer,
-    `hang_after` streams that many pieces of text and then nothing more, `unfinished` ends a stream properly but
+    `delay_s` waits first, `gate` waits until it is set, `hang` never answers, `cut` ends the connection in the middle
+    of the answer, `hang_after` streams that many pieces of text and then nothing more, `unfinished` ends a stream properly but
     without its finish reason. `raw` is sent as the body, with `status`.
     """
 
@@ -51,6 +51,7 @@ class Reply:
     status: int = 200
     retry_after: str | None = None
     delay_s: float = 0.0
+    gate: asyncio.Event | None = None
     hang: bool = False
     cut: bool = False
     unfinished: bool = False
@@ -190,6 +191,8 @@ class LLMServer:
         stream: Callable[[Request, Reply], Iterator[str]],
     ) -> web.StreamResponse:
         await asyncio.sleep(reply.delay_s)
+        if reply.gate is not None:
+            await reply.gate.wait()
         if reply.hang:
             await asyncio.Event().wait()
         headers = {} if reply.retry_after is None else {"Retry-After": reply.retry_after}

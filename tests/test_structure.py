@@ -27,7 +27,11 @@ def test_the_public_names_are_pinned() -> None:
     assert llmling.__all__ == [
         "Agent",
         "AgentPool",
+        "Constraints",
+        "Context",
+        "Directive",
         "Event",
+        "Guidance",
         "Manifest",
         "Message",
         "RunResult",

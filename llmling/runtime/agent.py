@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeAlias, TypedDict, Unpack
@@ -14,7 +13,6 @@ from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
-from llmling.errors import SyncInAsyncError
 from llmling.events import Event
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
@@ -33,6 +31,7 @@ from llmling.runtime.run_loop import Profile, RunLoop
 from llmling.runtime.services import Services
 from llmling.runtime.session import Session
 from llmling.runtime.stream import Listener, RunStream, silent
+from llmling.runtime.sync import refuse_in_loop
 from llmling.runtime.team import Member
 
 TDeps = TypeVar("TDeps", default=None)
@@ -222,16 +221,7 @@ class Agent(Member, Generic[TDeps]):
             SyncInAsyncError: Called inside a running event loop; write `await agent.run(...)` there.
             RunError: The run failed.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            caller = traceback.extract_stack(limit=2)[0]
-            raise SyncInAsyncError(
-                f"run_sync was called inside a running event loop at {caller.filename}:{caller.lineno}; "
-                "write `await agent.run(...)` there"
-            )
+        refuse_in_loop("run_sync", "await agent.run(...)")
         if self._loop is not None and self._loop.is_running():
             return asyncio.run_coroutine_threadsafe(self.run(prompt), self._loop).result()
         return asyncio.run(self._alone(self.run(prompt)))

@@ -39,6 +39,12 @@ class OutputType:
     schema: Mapping[str, Any]
     check: Callable[[Any], Any]
 
+    @property
+    def request(self) -> str:
+        """What the model is told about it, for providers that take no schema."""
+        schema = json.dumps(self.schema, ensure_ascii=False)
+        return f"Answer with nothing but JSON that matches this JSON Schema:\n{schema}"
+
     def parse(self, text: str) -> Any:
         """Return the object in a model's answer, whose JSON may stand alone, in a code fence or among words.
 

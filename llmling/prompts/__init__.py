@@ -1,0 +1,1 @@
+"""Structured prompts: guidance, directive and constraints, and a library of reasoning templates."""
