@@ -75,6 +75,8 @@ class LiteLLMModel:
         call = _Call(self._config, await self._ready(), request)
         async with call.failures():
             completion = await call.send(stream=False)
+            if not completion.choices:
+                raise ValueError("it holds no choice, so nothing was said")
             answer = Answer()
             for choice in completion.choices[:1]:
                 answer.add(choice)

@@ -41,6 +41,7 @@ FAILING = {
     "a page": Reply(raw="<html>"),
     "an empty object": Reply(raw="{}"),
     "null": Reply(raw="null"),
+    "no choice": Reply(raw='{"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []}'),
 }
 ANSWERED = {
     "5 MB": Reply("y" * 5_000_000),
