@@ -159,6 +159,8 @@ class WebhookTrigger:
             return await asyncio.shield(commit)
         except Full as full:
             _log.info("trigger %r: %s", self.name, full)
+            if self._services.engine is not None and self._services.engine.fault:
+                raise _not_writable() from None
             message = f"there is no room for another event of agent {self._agent!r} right now; send this again later"
             raise Refused(503, message, headers=retry_after(full.retry_after_s)) from None
         except EngineError as error:
