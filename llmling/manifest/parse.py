@@ -96,10 +96,10 @@ def decode(data: bytes, source: Source, report: Report) -> str | None:
     return text
 
 
-def parse(text: str, source: Source, report: Report, start: str = "start with `agents:`") -> Node | None:
+def parse(text: str, source: Source, report: Report, empty: str = "start with `agents:`") -> Node | None:
     """Return the one document of a text, or None when it cannot be read; reasons go to the report.
 
-    `start` says what to write into an empty file. An unquoted `${...}` inside a flow collection is reported and then
+    `empty` says what to write into an empty file. An unquoted `${...}` inside a flow collection is reported and then
     read as if it were quoted.
     """
     patched = False
@@ -107,7 +107,7 @@ def parse(text: str, source: Source, report: Report, start: str = "start with `a
         try:
             root = _Composer(source, report, patched).compose(text)
             if root is None or (isinstance(root, ScalarNode) and not root.text and root.plain):
-                report.add(Place(source), "LL009", "the file is empty", hint=start)
+                report.add(Place(source), "LL009", "the file is empty", hint=empty)
                 return None
             return root
         except _Stop:
