@@ -184,7 +184,8 @@ class AgentPool(Generic[TDeps]):
         started = await spans.enter_all({**servers, **agents}, parallel=self._parallel)
         for start in started.values():
             if start.error is not None:
-                raise StartupError(reason(start.error)) from start.error
+                usage = isinstance(start.error, StartupError) and start.error.usage
+                raise StartupError(reason(start.error), usage=usage) from start.error
         if not self._serving:
             # Triggers are armed while optional servers still start, since deliveries of their agents wait for them.
             # Without triggers, entering the pool is the wait.

@@ -42,8 +42,8 @@ class Reply:
     """One scripted answer.
 
     `delay_s` waits first, `gate` waits until it is set, `hang` never answers, `cut` ends the connection in the middle
-    of the answer, `hang_after` streams that many pieces of text and then nothing more, `unfinished` ends a stream properly but
-    without its finish reason. `raw` is sent as the body, with `status`.
+    of the answer, `hang_after` streams that many pieces of text and then nothing more, `unfinished` ends a stream
+    properly but without its finish reason. `raw` is sent as the body, with `status`.
     """
 
     text: str = ""
