@@ -214,6 +214,7 @@ CountFromZero = Annotated[int, Field(ge=0), NotTruth]
 Port = Annotated[int, Field(ge=1, le=65535), NotTruth]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:%-]+$")]
 Template = Annotated[str, AfterValidator(_template)]
+FullTemplate = Annotated[str, Field(min_length=1), AfterValidator(_template)]
 Expression = Annotated[str, AfterValidator(_expression)]
 CallablePath = Annotated[
     str,
