@@ -88,6 +88,8 @@ MODEL_NAME = "llmling.models.providers:model_name"
 """Turns a provider and a model, either of them or none, into a model as a manifest names it."""
 AGENT_TOOL_NAME = "llmling.tools.naming:agent_tool_name"
 """Tells under which name a model sees another agent."""
+INSTRUCTIONS = "llmling.prompts.instructions:structured"
+"""Turns structured instructions of a manifest into a prompt."""
 POOL = "llmling.pool:AgentPool"
 """Hosts the triggers of an agent that was read from a file of its own."""
 

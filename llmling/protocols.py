@@ -51,6 +51,7 @@ __all__ = [
     "ModelResponse",
     "Outcome",
     "Policy",
+    "Prompt",
     "Receipt",
     "Recorder",
     "RetryPolicy",
@@ -153,6 +154,18 @@ class KnowledgeSource(AbstractAsyncContextManager["KnowledgeSource"], Protocol):
 
     async def text(self, query: str) -> str:
         """Return the text for one run whose user message is `query`; empty when there is nothing to say."""
+        ...
+
+
+class Prompt(Protocol):
+    """What an agent is told around each message; `values` are the run's `event` and `agent`."""
+
+    def system(self, values: Mapping[str, Any]) -> str:
+        """Return its part of the system turn; may be empty."""
+        ...
+
+    def user(self, message: str, values: Mapping[str, Any]) -> str:
+        """Return the user turn that the model reads instead of the bare message."""
         ...
 
 

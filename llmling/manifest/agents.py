@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -23,6 +24,7 @@ from llmling.manifest.base import (
 )
 from llmling.manifest.knowledge import KnowledgeConfig
 from llmling.manifest.models import AutoModelConfig, ModelConfig, ModelSettings
+from llmling.manifest.prompts import StructuredInstructionsConfig, TemplateInstructionsConfig
 from llmling.manifest.sinks import SinkConfig
 from llmling.manifest.tools import McpServerConfig, ToolConfig
 from llmling.manifest.triggers import TriggerConfig
@@ -100,13 +102,11 @@ def _event_only(value: object) -> object:
     return value
 
 
-def _plain_instructions(value: object) -> object:
-    if isinstance(value, dict):
-        raise ValueError("structured instructions come with a later release; write a text or a list of texts")  # noqa: TRY004
-    return value
-
-
-def _text_or_list(value: object) -> str | None:
+def _instructions_branch(value: object) -> str | None:
+    if isinstance(value, Mapping):
+        return "<template>" if "prompt" in value else "<parts>"
+    if isinstance(value, Config):
+        return "<template>" if isinstance(value, TemplateInstructionsConfig) else "<parts>"
     return "<text>" if isinstance(value, str) else "<list>" if isinstance(value, list) else None
 
 
@@ -115,11 +115,11 @@ OutputConfig = Annotated[
     TEXT_OR_MAPPING,
 ]
 InstructionsConfig = Annotated[
-    Annotated[
-        Annotated[Template, Text] | Annotated[list[Template], Tag("<list>")],
-        Discriminator(_text_or_list, "text_or_list", "should be a text or a list of texts"),
-    ],
-    BeforeValidator(_plain_instructions),
+    Annotated[Template, Text]
+    | Annotated[list[Template], Tag("<list>")]
+    | Annotated[StructuredInstructionsConfig, Tag("<parts>")]
+    | Annotated[TemplateInstructionsConfig, Tag("<template>")],
+    Discriminator(_instructions_branch, "instructions", "should be a text, a list of texts or a mapping"),
 ]
 ConnectionEntry = Annotated[
     ConnectionConfig, BeforeValidator(connection_shorthand, json_schema_input_type=str | ConnectionConfig)
@@ -159,7 +159,8 @@ class AgentConfig(NodeConfig):
     model_settings: ModelSettings = ModelSettings()
     """Settings sent with each model request."""
     instructions: InstructionsConfig = Field(default=[])
-    """What the agent is told before every run: sandboxed Jinja, or a list of it."""
+    """What the agent is told before every run: sandboxed Jinja, a list of it, `{guidance, directive, constraints}`, or
+    `{prompt: RootCauseAnalyzer, depth: thorough}` with the name of a reasoning template."""
     tools: list[ToolConfig] = Field(default=[])
     """Python callables as `module:function`, or mappings."""
     mcp_servers: list[McpServerEntry] = Field(default=[])

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 
 from llmling import templates
 from llmling.events import Event
-from llmling.manifest.agents import AgentConfig
+from llmling.manifest.agents import AgentConfig, InstructionsConfig
 from llmling.manifest.draft import Draft
 from llmling.manifest.knowledge import PromptKnowledgeConfig
 from llmling.manifest.nodes import Loc, Node, ScalarNode, find
 from llmling.manifest.problems import did_you_mean
+from llmling.manifest.prompts import TemplateInstructionsConfig
 from llmling.manifest.shape import Part
 from llmling.manifest.sinks import FileSinkConfig
 
 _PROMPT = ("event", "now")
 _INSTRUCTIONS = ("event", "now", "agent")
+_FRAMING = (*_INSTRUCTIONS, "message")
 _PATH = ("event", "now", "agent", "delivery_id")
 _EXPRESSION = ("event", "message")
 _EVENT = (*(field.name for field in dataclasses.fields(Event)), "to_dict")
@@ -52,14 +54,22 @@ def _texts(part: Part) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
         if isinstance(sink, FileSinkConfig):
             yield ("sinks", index, "path"), sink.path, _PATH
     if isinstance(part.config, AgentConfig):
-        texts = part.config.instructions
-        if isinstance(texts, str):
-            yield ("instructions",), texts, _INSTRUCTIONS
-        else:
-            yield from ((("instructions", index), text, _INSTRUCTIONS) for index, text in enumerate(texts))
+        yield from _instructions(part.config.instructions)
         for index, item in enumerate(part.config.knowledge):
             if isinstance(item, PromptKnowledgeConfig):
                 yield ("knowledge", index, "template"), item.template, _PROMPT
+
+
+def _instructions(config: InstructionsConfig) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
+    if isinstance(config, str):
+        yield ("instructions",), config, _INSTRUCTIONS
+    elif isinstance(config, list):
+        yield from ((("instructions", index), text, _INSTRUCTIONS) for index, text in enumerate(config))
+    else:
+        framing = isinstance(config, TemplateInstructionsConfig)
+        for loc, text in config.texts():
+            scope = _FRAMING if framing or loc == ("directive",) else _INSTRUCTIONS
+            yield ("instructions", *loc), text, scope
 
 
 def _check(draft: Draft, part: Part, loc: Loc, text: str, scope: tuple[str, ...], filled: str) -> None:

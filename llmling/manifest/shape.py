@@ -49,7 +49,7 @@ _WRONG = {
     "dict_type": "a mapping", "model_type": "a mapping", "model_attributes_type": "a mapping",
     "mapping_type": "a mapping",
     "import_path": "written module:name, such as my_module:word_count",
-    "text_or_mapping": "a text or a mapping", "text_or_list": "a text or a list of texts",
+    "text_or_mapping": "a text or a mapping", "instructions": "a text, a list of texts or a mapping",
     "server": "a mapping, or false for no server",
 }  # fmt: skip
 _BOUNDS = {
@@ -65,7 +65,7 @@ _PATTERNS = {
 }
 _CUSTOM = {
     "template": "LL208", "expression": "LL209", "cron": "LL210", "timezone": "LL211",
-    "wire": "LL204", "path": "LL204",
+    "wire": "LL204", "path": "LL204", "prompt_argument": "LL201",
     "unauthenticated": "LL213", "schedule": "LL212", "schedule_prompt": "LL212", "sink_path": "LL212",
 }  # fmt: skip
 
@@ -156,6 +156,7 @@ _WANTED = {
     "schedule": ("cron", "every_s"),
     "schedule_prompt": ("prompt",),
     "unauthenticated": ("auth", "allow_unauthenticated", "token"),
+    "prompt_argument": (),
 }
 _CUSTOM_RULES = frozenset(_WANTED)
 

@@ -19,6 +19,7 @@ from llmling.manifest.importing import import_object
 from llmling.manifest.root import Manifest
 from llmling.messages import Message, RunResult
 from llmling.protocols import Model, RetryPolicy
+from llmling.protocols import Prompt as Instructions
 from llmling.runtime import batch
 from llmling.runtime.background import Background
 from llmling.runtime.context import RunContext
@@ -71,7 +72,7 @@ class Agent(Member, Generic[TDeps]):
         name: str | Path = "agent",
         *,
         model: str | Mapping[str, Any] | Model | None = None,
-        instructions: str | Sequence[str] = (),
+        instructions: str | Sequence[str] | Mapping[str, Any] | Instructions = (),
         tools: Sequence[Any] = (),
         output: type | Mapping[str, Any] | str | None = None,
         hooks: Sequence[Any] = (),
@@ -80,18 +81,22 @@ class Agent(Member, Generic[TDeps]):
     ) -> None:
         self._manifest: Manifest | None = None
         services = Services()
+        prompt: Instructions | None = None
         if _is_file(name):
             self._manifest = manifests.load_agent(name)
             name, config = next(iter(self._manifest.agents.items()))
             services = Services(folder=self._manifest.folder)
         else:
-            config = _config(options, instructions if isinstance(instructions, str) else list(instructions))
+            if not isinstance(instructions, str | Sequence | Mapping):
+                prompt, instructions = instructions, ()
+            config = _config(options, instructions)
         self._set_up(
             str(name),
             config,
             services,
             model=model,
             tools=tools,
+            prompt=prompt,
             output=output,
             hooks=hooks,
             parallel_init=parallel_init,
@@ -115,13 +120,14 @@ class Agent(Member, Generic[TDeps]):
         *,
         model: Any,
         tools: Sequence[Any] = (),
+        prompt: Instructions | None = None,
         output: Any = None,
         hooks: Sequence[Any] = (),
         parallel_init: bool,
     ) -> None:
         super().__init__(name, description=config.description, concurrency=config.concurrency, inbox=config.inbox)
         self.config = config
-        self.parts = Parts(name, config, services, model=model, tools=tools, parallel=parallel_init)
+        self.parts = Parts(name, config, services, model=model, tools=tools, prompt=prompt, parallel=parallel_init)
         self.sinks = [plugins.create("sinks", sink, services) for sink in config.sinks]
         self._services = services
         self._background = Background(self, name, services.clock)
@@ -190,7 +196,8 @@ class Agent(Member, Generic[TDeps]):
         """
         await self.parts.ready()
         system = await self.parts.system(message, context, self._profile.output)
-        turns = (*((Message.system(system),) if system else ()), *context.history, message)
+        asked = self.parts.framed(message, context)
+        turns = (*((Message.system(system),) if system else ()), *context.history, asked)
         loop = RunLoop(self._profile, self.parts.tools(), context, listen=listen, streaming=streaming)
         return await loop.run(turns)
 
@@ -280,7 +287,7 @@ class Agent(Member, Generic[TDeps]):
         await self._background.stop()
 
 
-def _config(options: AgentOptions, instructions: str | list[str]) -> AgentConfig:
+def _config(options: AgentOptions, instructions: str | Sequence[str] | Mapping[str, Any]) -> AgentConfig:
     """Return the config of an agent built in Python.
 
     Raises:
@@ -292,7 +299,8 @@ def _config(options: AgentOptions, instructions: str | list[str]) -> AgentConfig
             close = difflib.get_close_matches(name, AgentOptions.__annotations__, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"Agent() got an unexpected keyword argument {name!r}{hint}")
-    data = {**options, **({"instructions": instructions} if instructions else {})}
+    written = instructions if isinstance(instructions, str | Mapping) else list(instructions)
+    data = {**options, **({"instructions": written} if written else {})}
     try:
         return AgentConfig.model_validate(data)
     except ValidationError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -15,15 +14,15 @@ from llmling import plugins
 from llmling.errors import LLMlingError, StartupError
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.models import ModelConfig
-from llmling.messages import Message
-from llmling.protocols import KnowledgeSource, Model, Tool, ToolProvider
+from llmling.messages import Message, TextPart
+from llmling.protocols import KnowledgeSource, Model, Prompt, Tool, ToolProvider
 from llmling.runtime.context import RunContext
+from llmling.runtime.instructions import as_prompt
 from llmling.runtime.lifespan import Lifespans, reason
 from llmling.runtime.output import OutputType
 from llmling.runtime.scope import current_event
 from llmling.runtime.services import Services
 from llmling.runtime.toolbox import Toolbox
-from llmling.templates import template
 
 RETRY_KNOWLEDGE_S = 30.0
 logger = logging.getLogger("llmling")
@@ -55,6 +54,7 @@ class Parts:
         *,
         model: Any = None,
         tools: Sequence[Any] = (),
+        prompt: Prompt | None = None,
         parallel: bool = True,
     ) -> None:
         self._agent = agent
@@ -75,8 +75,7 @@ class Parts:
             f"knowledge[{index}] ({source.type})": plugins.create("knowledge", source, services)
             for index, source in enumerate(config.knowledge)
         }
-        instructions = config.instructions
-        self._instructions = [instructions] if isinstance(instructions, str) else list(instructions)
+        self._prompt = as_prompt(config.instructions if prompt is None else prompt)
         self._spans: AsyncExitStack | None = None
         self._lifespans: Lifespans | None = None
         self._retry_s: dict[str, float] = {}
@@ -173,8 +172,7 @@ class Parts:
         Raises:
             TemplateFailed: The instructions ask for something that is not there.
         """
-        values = {"event": context.event, "agent": self._agent}
-        blocks = [text for source in self._instructions if (text := template(source)(values).strip())]
+        blocks = [text] if (text := self._prompt.system(self._values(context))) else []
         token = current_event.set(context.event)
         try:
             texts = await asyncio.gather(*(self._known(name, message.text) for name in self._knowledge))
@@ -182,9 +180,20 @@ class Parts:
             current_event.reset(token)
         blocks.extend(text for text in texts if text)
         if output is not None:
-            schema = json.dumps(output.schema, ensure_ascii=False)
-            blocks.append(f"Answer with nothing but JSON that matches this JSON Schema:\n{schema}")
+            blocks.append(output.request)
         return "\n\n".join(blocks)
+
+    def framed(self, message: Message, context: RunContext) -> Message:
+        """Return the user turn of a message: the instructions may frame it.
+
+        Raises:
+            TemplateFailed: The instructions ask for something that is not there.
+        """
+        text = self._prompt.user(message.text, self._values(context))
+        return message if text == message.text else Message(message.role, (TextPart(text),), message.name)
+
+    def _values(self, context: RunContext) -> dict[str, Any]:
+        return {"event": context.event, "agent": self._agent}
 
     async def _try_again(self, name: str, source: KnowledgeSource) -> None:
         """Start a knowledge source that failed at the start, at most every half minute."""

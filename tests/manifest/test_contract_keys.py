@@ -125,8 +125,6 @@ x-anything: ignored
 LATER = {
     "engine": "engine: {type: nats, servers: ['nats://127.0.0.1:4222'], replicas: 1, lease_s: 15}",
     "replay": "agents: {a: {model: 'replay:cassette.yml'}}",
-    "guidance": "agents: {a: {instructions: {guidance: {role: x}, directive: y}}}",
-    "prompt": "agents: {a: {instructions: {prompt: RootCauseAnalyzer, depth: thorough}}}",
     "shared session": "agents: {a: {session: shared}}",
     "session key": "agents: {a: {session: '{{ event.data.user }}'}}",
     "overlap": "agents: {a: {triggers: [{type: webhook, overlap: skip}]}}",

@@ -38,6 +38,10 @@ GOOD = [
     "agents: {a: {triggers: [{type: schedule, cron: '@daily', prompt: x}]}}",
     "agents: {a: {concurrency: '${C}', parallel_tools: '${P}'}}",
     "teams: {t: {members: [a], mode: sequential}}\nagents: {a: {}}",
+    "agents: {a: {instructions: {guidance: {role: x, rules: y}, directive: z}}}",
+    "agents: {a: {instructions: {constraints: {must_not: [x], max_words: 9}}}}",
+    "agents: {a: {instructions: {guidance: x, constraints: y}}}",
+    "agents: {a: {instructions: {prompt: RootCauseAnalyzer, depth: thorough, evidence: [x, y]}}}",
 ]
 
 BAD = [
@@ -70,6 +74,11 @@ BAD = [
     "server: true",
     "engine: {type: redis}",
     "limits: {max_hops: -1}",
+    "agents: {a: {instructions: {guidance: {roll: x}}}}",
+    "agents: {a: {instructions: {directive: ''}}}",
+    "agents: {a: {instructions: {prompt: RootCause}}}",
+    "agents: {a: {instructions: {prompt: RiskAssessor, depth: deep}}}",
+    "agents: {a: {instructions: {prompt: RiskAssessor, guidance: x}}}",
     "teams: {t: {}}",
     "teams: {t: {members: []}}",
     "mcp_servers: {s: {type: stdio}}",

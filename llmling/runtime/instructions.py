@@ -1,0 +1,40 @@
+"""What an agent is told around each message, from what is written under `instructions:`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmling import plugins
+from llmling.protocols import Prompt
+from llmling.templates import template
+
+
+class PlainInstructions:
+    """Texts for the system turn; the message stays as it is."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    def system(self, values: Mapping[str, Any]) -> str:
+        """Return the texts with what they ask for, a blank line between them.
+
+        Raises:
+            TemplateFailed: They ask for something that is not there.
+        """
+        return "\n\n".join(text for source in self._texts if (text := template(source)(values).strip()))
+
+    def user(self, message: str, values: Mapping[str, Any]) -> str:
+        """Return the message."""
+        return message
+
+
+def as_prompt(instructions: Any) -> Prompt:
+    """Return the prompt of a text, a list of texts or the config of structured instructions; a prompt is itself."""
+    if isinstance(instructions, str):
+        return PlainInstructions([instructions])
+    if isinstance(instructions, list | tuple):
+        return PlainInstructions(instructions)  # pyright: ignore[reportUnknownArgumentType]
+    if hasattr(instructions, "system"):
+        return instructions
+    return plugins.load(plugins.INSTRUCTIONS)(instructions)
