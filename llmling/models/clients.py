@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import aiohttp
@@ -56,6 +56,21 @@ async def _keep(opened: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
         await opened.close()
 
 
+class LoopClient:
+    """Stands where litellm keeps one client per process, and is the running loop's own one.
+
+    litellm streams Anthropic's answers through that client on whichever loop is running, so two threads would share
+    a connection and the first loop to end would cut the other's answer.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __getattr__(self, name: str) -> Any:
+        # litellm's own cache holds the client, under the id of the loop.
+        return getattr(self._make(), name)
+
+
 async def _forget_clients() -> None:
     # litellm caches its clients under `...-<id of the loop>`, or without it when it made them in a thread. The id may
     # be given again to a later loop, so they go with this one. Nothing is imported: without litellm there are none.
@@ -67,11 +82,6 @@ async def _forget_clients() -> None:
         if key.endswith(f"-{id(loop)}") or _loop_of(client) is loop:
             cached.pop(key, None)
             await _close(client)
-    # One more, made on first use and again once it is gone.
-    shared = names.get("module_level_aclient")
-    if _loop_of(shared) is loop:
-        del names["module_level_aclient"]
-        await _close(shared)
 
 
 async def _close(client: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import importlib
 import logging
 import os
@@ -288,6 +289,13 @@ def _import() -> Any:
             warnings.simplefilter("ignore", UserWarning)
             for name in ("Message", "Delta", "ModelResponse", "ModelResponseStream"):
                 getattr(types, name)()
+    http: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    make = functools.partial(
+        http.get_async_httpx_client,
+        llm_provider="litellm_module_level_client",
+        params={"timeout": litellm.request_timeout, "client_alias": "module level aclient"},
+    )
+    vars(litellm)["module_level_aclient"] = clients.LoopClient(make)
     litellm.suppress_debug_info = True
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         log = logging.getLogger(name)
