@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llmling.errors import EngineBusy, EngineError, LLMlingError
-from llmling.events import Event, render
+from llmling.events import Event
 from llmling.manifest.root import Manifest
 from llmling.manifest.triggers import TriggerBase
 from llmling.pool import AgentPool
+from llmling.prompts.instructions import event_message
 from llmling.protocols import Engine, EventRecord
 from llmling.templates import expression
 from llmling.triggers.by_hand import event_by_hand
@@ -81,7 +82,7 @@ async def fire(
     node, config = _find(manifest, trigger)
     event, why_not = await asyncio.to_thread(event_by_hand, config, manifest.folder, file=file, data=data)
     wanted = config.filter is None or expression(config.filter)({"event": event})
-    prompt = render(event, config.prompt).text if wanted else None
+    prompt = event_message(event, config.prompt).text if wanted else None
     if dry_run:
         return FireResult(event, node, wanted, prompt, why_not)
     ends = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from llmling import plugins
 from llmling.errors import StartupError
-from llmling.events import Event, render
+from llmling.events import Event
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.models import ModelConfig
@@ -20,6 +20,7 @@ from llmling.manifest.root import Manifest
 from llmling.manifest.tools import AgentToolConfig
 from llmling.messages import Message, RunResult
 from llmling.models.keys import missing_key
+from llmling.prompts.instructions import event_message
 from llmling.protocols import Delivery, Engine, Policy, Receipt, Sink, Trigger
 from llmling.runtime.agent import Agent
 from llmling.runtime.context import RunContext, current_run
@@ -155,7 +156,7 @@ class Source:
         delivery: Delivery | None = None
         if wanted and dead is None:
             try:
-                message = render(event, self.config.prompt)
+                message = event_message(event, self.config.prompt)
                 if not message.text.strip():
                     dead = f"trigger {self.config.name!r} made an empty message of this event: check its `prompt`"
                 else:

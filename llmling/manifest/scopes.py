@@ -43,7 +43,10 @@ def _filled(node: Node) -> str:
 
 def _texts(part: Part) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
     for index, trigger in enumerate(part.config.triggers):
-        if trigger.prompt is not None:
+        if isinstance(trigger.prompt, TemplateInstructionsConfig):
+            for loc, text in trigger.prompt.texts():
+                yield ("triggers", index, "prompt", *loc), text, _PROMPT
+        elif trigger.prompt is not None:
             yield ("triggers", index, "prompt"), trigger.prompt, _PROMPT
         if trigger.filter is not None:
             yield ("triggers", index, "filter"), trigger.filter, _EXPRESSION

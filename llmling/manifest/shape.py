@@ -66,7 +66,8 @@ _PATTERNS = {
 _CUSTOM = {
     "template": "LL208", "expression": "LL209", "cron": "LL210", "timezone": "LL211",
     "wire": "LL204", "path": "LL204", "prompt_argument": "LL201",
-    "unauthenticated": "LL213", "schedule": "LL212", "schedule_prompt": "LL212", "sink_path": "LL212",
+    "unauthenticated": "LL213", "schedule": "LL212", "schedule_prompt": "LL212",
+    "schedule_subject": "LL212", "sink_path": "LL212",
 }  # fmt: skip
 
 
@@ -157,6 +158,7 @@ _WANTED = {
     "schedule_prompt": ("prompt",),
     "unauthenticated": ("auth", "allow_unauthenticated", "token"),
     "prompt_argument": (),
+    "schedule_subject": (),
 }
 _CUSTOM_RULES = frozenset(_WANTED)
 

@@ -11,20 +11,24 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, mode
 from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import (
+    TEXT_OR_MAPPING,
     Amount,
     Config,
     Count,
     Expression,
     Host,
+    InMapping,
     Port,
     PositiveSeconds,
     RelativePath,
     Seconds,
     Template,
+    Text,
     Truth,
     plugged,
 )
 from llmling.manifest.problems import did_you_mean
+from llmling.manifest.prompts import TEMPLATES, TemplateInstructionsConfig
 from llmling.manifest.wire import Secret, StandardSecret
 
 CRON_ALIASES = {
@@ -47,6 +51,12 @@ def _queue_only(value: object) -> object:
     return value
 
 
+TriggerPrompt = Annotated[
+    Annotated[Template, Text] | Annotated[TemplateInstructionsConfig, InMapping],
+    TEXT_OR_MAPPING,
+]
+
+
 class TriggerBase(Config):
     """What every trigger shares."""
 
@@ -54,8 +64,9 @@ class TriggerBase(Config):
     """Name, unique in the pool; absent: `<type>-<n>`."""
     enabled: Truth = True
     """False: the trigger is not armed."""
-    prompt: Template | None = None
-    """Template of the message the agent gets, with `event` in scope; absent: the default of the type."""
+    prompt: TriggerPrompt | None = None
+    """Template of the message the agent gets, with `event` in scope, or a reasoning template such as
+    `{prompt: RootCauseAnalyzer}`; absent: the default of the type."""
     filter: Expression | None = None
     """Expression over `event`; when it is false the event is recorded and not run."""
     overlap: Annotated[Literal["queue"], BeforeValidator(_queue_only)] = "queue"
@@ -226,6 +237,14 @@ class ScheduleTriggerConfig(TriggerBase):
             raise PydanticCustomError("schedule", "a schedule needs either `cron` or `every_s`")
         if self.prompt is None:
             raise PydanticCustomError("schedule_prompt", "a schedule needs `prompt`")
+        if isinstance(self.prompt, TemplateInstructionsConfig):
+            spec = TEMPLATES[self.prompt.prompt]
+            if spec.subject not in self.prompt.arguments:
+                raise PydanticCustomError(
+                    "schedule_subject",
+                    "a tick says nothing, so {name} needs `{subject}`, {about}",
+                    {"at": "prompt", "name": self.prompt.prompt, "subject": spec.subject, "about": spec.about},
+                )
         return self
 
 

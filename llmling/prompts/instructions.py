@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmling.events import Event, render
 from llmling.manifest.prompts import (
+    TEMPLATES,
     ConstraintsConfig,
     Depth,
     GuidanceConfig,
     StructuredInstructionsConfig,
     TemplateInstructionsConfig,
 )
+from llmling.messages import Message
 from llmling.prompts.library import template_named
 from llmling.prompts.parts import Constraints, Fill, Guidance, system_text
 from llmling.protocols import Prompt
-from llmling.templates import names, template
+from llmling.templates import TemplateFailed, names, template
 
 
 class StructuredInstructions:
@@ -74,10 +77,33 @@ class TemplateInstructions:
             for name, text in self._arguments.items()
         }
         subject = self._template.spec.subject
-        outside = message if given.get(subject) else ""
-        if not outside:
+        written = bool("".join(given.get(subject, "")).strip())
+        if not written:
             given[subject] = message
+            if not message.strip():
+                raise TemplateFailed(f"{type(self._template).__name__}: {subject!r} is empty")
+        outside = message if written else ""
         return self._template.build({**given, "depth": self._depth}).user(outside)
+
+
+def event_message(event: Event, prompt: str | TemplateInstructionsConfig | None) -> Message:
+    """Make the user message of an event from a trigger's `prompt`: a template of text, or a reasoning template.
+
+    A reasoning template is about what the event's default message says, unless the manifest says it; role, rules and
+    constraints stand above it, because the system turn is the agent's own. The message may be empty.
+
+    Raises:
+        TemplateFailed: The prompt asks for something the event does not have.
+    """
+    if not isinstance(prompt, TemplateInstructionsConfig):
+        return render(event, prompt)
+    about, values = render(event).text, {"event": event}
+    if not about.strip():
+        return Message.user("", name=event.source)
+    instructions = TemplateInstructions(prompt)
+    written = TEMPLATES[prompt.prompt].subject in prompt.arguments
+    text = instructions.user("" if written else about, values)
+    return Message.user(system_text(instructions.system(values), text), name=event.source)
 
 
 def structured(config: StructuredInstructionsConfig | TemplateInstructionsConfig) -> Prompt:

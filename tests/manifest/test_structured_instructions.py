@@ -35,6 +35,18 @@ MISTAKES = """agents:
   h:
     instructions: ⟦LL203 "instructions" should be a text, a list of texts or a mapping⟧3
   i:
+    triggers:
+      - type: schedule
+        every_s: 5
+        prompt: ⟦LL212 a tick says nothing, so RiskAssessor needs `decision`⟧{prompt: RiskAssessor}
+      - type: file
+        paths: [in]
+        prompt: {prompt: ⟦LL204 did you mean "RiskAssessor"⟧RiskAsessor}
+      - type: file
+        paths: [in]
+        prompt: {prompt: RiskAssessor, problem: ⟦LL201 takes no "problem"⟧x}
+      - type: webhook
+        prompt: {prompt: RiskAssessor, situation: ⟦LL208 there is no "message"⟧"{{ message }}"}
     instructions: {guidance: ⟦LL208 there is no "message"⟧"in {{ message }}"}
 """
 
@@ -52,6 +64,9 @@ GOOD = """agents:
       decision: "{{ event.subject }}"
       options: [a, "{{ message }}"]
       criteria: c
+    triggers:
+      - {type: webhook, prompt: {prompt: RootCauseAnalyzer, evidence: "{{ event.subject }}"}}
+      - {type: schedule, every_s: 5, prompt: {prompt: RiskAssessor, decision: "Go on?", depth: quick}}
 """
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from llm_server import LLMServer, Reply
 
-from llmling import Agent, AgentPool, Constraints, Context, Guidance
+from llmling import Agent, AgentPool, Constraints, Context, Event, Guidance, Manifest
 from llmling.errors import ManifestError
+from llmling.firing import fire
+from llmling.manifest.prompts import TemplateInstructionsConfig
 from llmling.models.clients import close_clients
+from llmling.prompts.instructions import event_message
 from llmling.prompts.library import RootCauseAnalyzer
 from llmling.templates import TemplateFailed
 from llmling.testing import ScriptedModel
@@ -125,3 +128,44 @@ agents:
     assert "<problem>\nIt drips.\n</problem>" in first.last_text
     assert second.body["messages"][0] == {"role": "system", "content": "Role: editor"}
     assert second.last_text == "Shorten this: The pump is worn."
+
+
+FILE = Event("inbox", "dev.llmling.file.added", "a.txt", {"text": "It drips. {{ x }}"})
+
+
+def test_a_trigger_may_ask_by_a_template() -> None:
+    prompt = TemplateInstructionsConfig(prompt="RootCauseAnalyzer", depth="quick", evidence=["{{ event.subject }}"])
+    message = event_message(FILE, prompt)
+    expected = RootCauseAnalyzer().build_context(
+        problem="File added: a.txt\n\nIt drips. {{ x }}", evidence=["a.txt"], depth="quick"
+    )
+    assert message.text == f"{expected.system()}\n\n{expected.user()}"
+    assert (message.role, message.name) == ("user", "inbox")
+
+
+def test_what_a_template_of_a_trigger_is_about_may_be_written() -> None:
+    prompt = TemplateInstructionsConfig(prompt="RootCauseAnalyzer", problem="{{ event.data.text }}")
+    assert "<problem>\nIt drips. {{ x }}\n</problem>" in event_message(FILE, prompt).text
+    assert "File added" not in event_message(FILE, prompt).text
+
+
+def test_an_empty_event_or_subject_is_no_prompt() -> None:
+    prompt = TemplateInstructionsConfig(prompt="RootCauseAnalyzer")
+    assert event_message(Event("hook", "dev.llmling.webhook", data=" "), prompt).text == ""
+    prompt = TemplateInstructionsConfig(prompt="RootCauseAnalyzer", problem="{{ event.headers.get('x', '') }}")
+    with pytest.raises(TemplateFailed, match="'problem' is empty"):
+        event_message(FILE, prompt)
+
+
+async def test_an_event_goes_through_the_engine_with_its_template(tmp_path: Path) -> None:
+    (tmp_path / "m.yml").write_text("""
+engine: {type: memory}
+agents:
+  a:
+    model: demo
+    triggers: [{type: webhook, name: hook, prompt: {prompt: RiskAssessor, decision: "{{ event.data.plan }}"}}]
+""")
+    result = await fire(Manifest.load(tmp_path / "m.yml"), "hook", data={"plan": "Raise prices."}, dry_run=True)
+    assert result.prompt is not None
+    assert "<decision>\nRaise prices.\n</decision>" in result.prompt
+    assert "risk assessor" in result.prompt
