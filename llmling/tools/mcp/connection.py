@@ -171,6 +171,8 @@ class Connection:
             try:
                 async with self._client.listen(tools_list_changed=True) as changes:
                     pause_s = _RELISTEN_S[0]
+                    # What happened while nobody listened is not told again.
+                    self.changed.set()
                     async for _ in changes:
                         self.changed.set()
             except (ListenNotSupportedError, mcp.MCPError):
@@ -180,8 +182,6 @@ class Connection:
                 pass
             await asyncio.sleep(pause_s)
             pause_s = min(longest_s, pause_s * 2)
-            # What happened while nobody listened is not told again.
-            self.changed.set()
 
 
 class _State:
