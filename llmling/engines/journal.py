@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -43,7 +44,7 @@ _GIVE_UP_S = 5.0
 _SETTLED: tuple[EventStatus, ...] = ("done", "dead")
 
 
-class JournalEngine:
+class JournalEngine(ABC):
     """An engine over a database; subclasses say which, who may serve it, and what is kept."""
 
     def __init__(self, retention: Retention, clock: Clock) -> None:
@@ -61,9 +62,11 @@ class JournalEngine:
 
     # --- what a subclass decides -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _make_database(self) -> Database:
-        raise NotImplementedError
+        """Return the database, not opened yet."""
 
+    @abstractmethod
     async def _claim(self) -> None:
         """Make sure that nobody else serves this journal.
 
@@ -71,6 +74,7 @@ class JournalEngine:
             EngineBusy: Somebody does.
         """
 
+    @abstractmethod
     def _unclaim(self) -> None:
         """Let somebody else serve this journal."""
 

@@ -23,3 +23,9 @@ class MemoryEngine(JournalEngine):
 
     def _make_database(self) -> MemoryDatabase:
         return MemoryDatabase()
+
+    async def _claim(self) -> None:
+        """Nobody else can reach what is in this process's memory."""
+
+    def _unclaim(self) -> None:
+        """Nobody else waits for it."""
