@@ -85,7 +85,7 @@ class Dispatcher:
         inbox = self._inboxes.get(agent)
         return 1.0 if inbox is None else inbox.room_in_s
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Run something beside the deliveries until the engine stops."""
         task = self._group.create_task(_supervised(work))
         self._background.add(task)
@@ -133,7 +133,7 @@ class Dispatcher:
     def _feed(self, inbox: Inbox) -> None:
         if inbox.more and not inbox.loading and not self._stopping and inbox.low:
             inbox.loading = True
-            self.spawn(self._load(inbox))
+            self.spawn(functools.partial(self._load, inbox))
 
     async def _load(self, inbox: Inbox) -> None:
         inbox.passed = inbox.renew = False
@@ -177,7 +177,7 @@ class Dispatcher:
         if inbox.timer is not None:
             inbox.timer.cancel()
         inbox.due = due
-        inbox.timer = self.spawn(self._ring(inbox, due))
+        inbox.timer = self.spawn(functools.partial(self._ring, inbox, due))
 
     async def _ring(self, inbox: Inbox, due: float) -> None:
         while (left_s := due - self._time.now()) > 0:
@@ -370,9 +370,10 @@ def _uncancel() -> None:
         task.uncancel()
 
 
-async def _supervised(work: Coroutine[Any, Any, None]) -> None:
+async def _supervised(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    # Called here, since a task that is cancelled before its first step would leave a coroutine nobody awaited.
     try:
-        await work
+        await work()
     except Exception:
         # One of ours failing must not take the running deliveries with it.
         log.exception("a mistake in llmling ended a task of the engine; restart the process when you can")

@@ -172,8 +172,8 @@ class JournalEngine(ABC):
             async with asyncio.TaskGroup() as group:
                 try:
                     dispatcher.start(group)
-                    dispatcher.spawn(self._watch(dispatcher))
-                    dispatcher.spawn(self._retain())
+                    dispatcher.spawn(functools.partial(self._watch, dispatcher))
+                    dispatcher.spawn(self._retain)
                     started.set()
                     await self._leave.wait()
                 except asyncio.CancelledError:
