@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import importlib
 import logging
@@ -35,6 +36,8 @@ _QUIET = {
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",  # otherwise it downloads them, on the event loop
     "LITELLM_LOCAL_BLOG_POSTS": "True",
 }
+_WARNS = "litellm.llms.vertex_ai.context_caching.vertex_ai_context_caching"
+"""Imported by litellm at the first request to Gemini; since 1.110 it has such annotations too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +292,8 @@ def _import() -> Any:
             warnings.simplefilter("ignore", UserWarning)
             for name in ("Message", "Delta", "ModelResponse", "ModelResponseStream"):
                 getattr(types, name)()
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(_WARNS)
     http: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler")
     make = functools.partial(
         http.get_async_httpx_client,

@@ -237,7 +237,8 @@ async def test_an_answer_cut_in_the_middle_may_be_asked_for_again(server: LLMSer
 async def test_a_stream_that_ends_without_a_finish_is_not_an_answer(server: LLMServer, name: str) -> None:
     server.replies.append(Reply("one two three four", unfinished=True))
     error = await failure(name, stream=True)
-    assert "ended before the answer was finished" in str(error)
+    # litellm notices it itself from 1.110 on, in its own words.
+    assert "ended before" in str(error)
     assert error.retryable
 
 
