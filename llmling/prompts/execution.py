@@ -19,7 +19,8 @@ from llmling.protocols import Model, RetryPolicy
 from llmling.runtime.context import RunContext
 from llmling.runtime.node import as_message, run_event
 from llmling.runtime.output import output_type
-from llmling.runtime.run_loop import Profile, RunLoop
+from llmling.runtime.profile import Profile
+from llmling.runtime.run_loop import RunLoop
 from llmling.runtime.services import Services
 
 _model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)

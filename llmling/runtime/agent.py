@@ -28,7 +28,8 @@ from llmling.runtime.limits import RateLimit
 from llmling.runtime.node import as_message, run_event
 from llmling.runtime.output import OutputType, output_type
 from llmling.runtime.parts import Parts
-from llmling.runtime.run_loop import Profile, RunLoop
+from llmling.runtime.profile import Profile
+from llmling.runtime.run_loop import RunLoop
 from llmling.runtime.services import Services
 from llmling.runtime.session import Session
 from llmling.runtime.stream import Listener, RunStream, silent

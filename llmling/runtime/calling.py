@@ -1,0 +1,140 @@
+"""The tools' side of a run: the calls of one reply, together or in turn, each with a result the model sees."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from llmling.errors import DecisionNeeded, RunError, ToolError
+from llmling.messages import ToolCallPart, ToolCallResponsePart
+from llmling.protocols import Step, Tool
+from llmling.runtime.context import RunContext, current_run
+from llmling.runtime.limits import shortened
+from llmling.runtime.profile import Profile
+from llmling.runtime.progress import Progress
+from llmling.runtime.spans import tool_span
+
+logger = logging.getLogger("llmling.run")
+
+
+class Calling:
+    """Makes the tool calls of one run.
+
+    Every result is recorded. A call that was in flight when the process ended is made again only when its tool is
+    repeatable; otherwise it ends the run with `DecisionNeeded`.
+    """
+
+    def __init__(self, profile: Profile, context: RunContext, progress: Progress, tools: Sequence[Tool]) -> None:
+        self._profile = profile
+        self._context = context
+        self._progress = progress
+        self._tools = {tool.spec.name: tool for tool in tools}
+
+    async def call_all(self, iteration: int, calls: Sequence[ToolCallPart]) -> list[ToolCallResponsePart]:
+        """Return the results of the calls of one reply, in the order of the calls.
+
+        Raises:
+            RunError: The run ends here; nothing that a tool does or is sent raises.
+        """
+        keys = [f"{iteration}.{index}" for index in range(len(calls))]
+        if not self._profile.parallel_tools or len(calls) == 1:
+            return [await self._call(key, part) for key, part in zip(keys, calls, strict=True)]
+        tasks: list[asyncio.Task[ToolCallResponsePart]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks.extend(group.create_task(self._call(key, part)) for key, part in zip(keys, calls, strict=True))
+        except* RunError as errors:
+            # Nothing but the end of the run is raised by a call, and one end is enough.
+            raise _first(errors) from None
+        return [task.result() for task in tasks]
+
+    async def _call(self, key: str, call: ToolCallPart) -> ToolCallResponsePart:
+        step = self._context.journal.recorded(f"{key}:result")
+        if step is not None:
+            return ToolCallResponsePart(call.id, call.name, step.data["response"], step.data["failed"])
+        with tool_span(self._profile.agent, call.name, call.id, known=call.name in self._tools) as span:
+            part = await self._answer(key, call)
+            if part.failed:
+                span.end(part.response)
+        return part
+
+    async def _answer(self, key: str, call: ToolCallPart) -> ToolCallResponsePart:
+        tool = self._tools.get(call.name)
+        say = self._progress.say
+        say("tool_called", f"{call.name}({call.arguments_json()})", tool=call.name, call_id=call.id)
+        if tool is None:
+            known = ", ".join(sorted(self._tools)) or "none"
+            part = ToolCallResponsePart(
+                call.id, call.name, f"unknown tool {call.name!r}; known tools: {known}", failed=True
+            )
+        elif isinstance(call.arguments, str):
+            part = ToolCallResponsePart(call.id, call.name, _malformed(call.arguments), failed=True)
+        else:
+            part = await self._guarded(key, call, tool)
+        part = replace(part, response=shortened(part.response))
+        result = {"response": part.response, "failed": part.failed}
+        await self._context.journal.record(Step(f"{key}:result", "result", result))
+        say("tool_failed" if part.failed else "tool_result", part.response, tool=call.name, call_id=call.id)
+        return part
+
+    async def _guarded(self, key: str, call: ToolCallPart, tool: Tool) -> ToolCallResponsePart:
+        self._check_repeatable(key, call, tool)
+        hooks = self._profile.hooks
+        decided = await hooks.before_tool(call, self._progress.info)
+        if isinstance(decided, ToolCallResponsePart):
+            return decided
+        await self._mark(key, decided, tool)
+        return await hooks.after_tool(await self._invoke(key, decided, tool), self._progress.info)
+
+    def _check_repeatable(self, key: str, call: ToolCallPart, tool: Tool) -> None:
+        if not tool.repeatable and self._context.journal.recorded(f"{key}:call") is not None:
+            raise DecisionNeeded(
+                f"tool {call.name!r} was being called when the process ended, and it is not marked `idempotent: true`: "
+                f"look whether it took effect, then `llmling events retry` calls it again and `drop` gives up. "
+                f"Arguments: {call.arguments_json()[:500]}"
+            )
+
+    async def _mark(self, key: str, call: ToolCallPart, tool: Tool) -> None:
+        if not tool.repeatable:
+            step = Step(f"{key}:call", "call", {"tool": call.name, "arguments": call.arguments_json()})
+            await self._context.journal.record(step, committed=True)
+
+    async def _invoke(self, key: str, call: ToolCallPart, tool: Tool) -> ToolCallResponsePart:
+        arguments: Mapping[str, Any] = {} if isinstance(call.arguments, str) else call.arguments
+        token = current_run.set(self._context.within(self._profile.agent, f"{key}/"))
+        try:
+            return ToolCallResponsePart(call.id, call.name, _text(await tool.call(arguments)))
+        except ToolError as error:
+            return ToolCallResponsePart(call.id, call.name, str(error), failed=True)
+        except DecisionNeeded:
+            raise
+        except Exception as error:  # the border to what users wrote: the model sees every failure
+            logger.warning("tool %r of agent %r failed", call.name, self._profile.agent, exc_info=True)
+            return ToolCallResponsePart(call.id, call.name, f"{type(error).__name__}: {error}", failed=True)
+        finally:
+            current_run.reset(token)
+
+
+def _text(response: Any) -> str:
+    if not isinstance(response, str):
+        raise TypeError(f"`call` of a tool should return text, not {type(response).__name__}")
+    return response
+
+
+def _malformed(arguments: str) -> str:
+    try:
+        json.loads(arguments)
+    except ValueError as error:
+        return f"the arguments are not valid JSON ({error}): send one JSON object"
+    return "the arguments are not a JSON object: send one JSON object"
+
+
+def _first(group: BaseExceptionGroup[RunError]) -> RunError:
+    error = group.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

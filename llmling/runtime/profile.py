@@ -1,0 +1,31 @@
+"""What stays the same from run to run of one agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmling.manifest.agents import LimitsConfig
+from llmling.protocols import Model, RetryPolicy
+from llmling.runtime.clock import SYSTEM_CLOCK, Clock
+from llmling.runtime.hooks import NO_HOOKS, Hooks
+from llmling.runtime.limits import RateLimit
+from llmling.runtime.output import OutputType
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The model an agent asks, and by which rules."""
+
+    agent: str
+    model: Model
+    limits: LimitsConfig = LimitsConfig()
+    retries: RetryPolicy = RetryPolicy()
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    request_timeout_s: float = 60.0
+    output: OutputType | None = None
+    parallel_tools: bool = True
+    rate: RateLimit | None = None
+    hooks: Hooks = NO_HOOKS
+    clock: Clock = SYSTEM_CLOCK

@@ -1,0 +1,56 @@
+"""A run as far as it has come: what it used, how long it may still take, and who hears of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmling.events import new_id
+from llmling.messages import RunResult, Usage
+from llmling.protocols import ModelResponse, RunInfo
+from llmling.runtime.context import RunContext
+from llmling.runtime.limits import check_limits
+from llmling.runtime.profile import Profile
+from llmling.runtime.stream import Listener, RunEvent, RunEventType, silent
+
+
+class Progress:
+    """Adds up one run and tells its listener; the parts of the run share it."""
+
+    def __init__(self, profile: Profile, context: RunContext, listen: Listener = silent) -> None:
+        self.run_id = new_id()
+        self.info = RunInfo(profile.agent, self.run_id, context.event)
+        self.listen = listen
+        self.usage = Usage()
+        self.cost_usd: float | None = None
+        self.model = profile.model.name
+        self.demo = False
+        self.deadline: float | None = None
+        self._profile = profile
+
+    def count(self, response: ModelResponse) -> None:
+        """Add one model reply, also one that was made before a restart.
+
+        Raises:
+            LimitExceeded: A limit is passed.
+        """
+        self.usage += response.usage
+        if response.cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + response.cost_usd
+        self.model = response.model or self.model
+        self.demo = self.demo or response.demo
+        # An answer that ends the run is given even when it passed a limit: it is paid for.
+        if response.message.tool_calls:
+            self.check()
+
+    def check(self) -> None:
+        """Compare what was used with the limits.
+
+        Raises:
+            LimitExceeded: A limit is passed; the message names the key to raise.
+        """
+        check_limits(self._profile.agent, self._profile.limits, self.usage, self.cost_usd)
+
+    def say(self, type_: RunEventType, message: str, *, result: RunResult | None = None, **data: Any) -> None:
+        """Tell the listener, when there is one."""
+        if self.listen is not silent:
+            self.listen(RunEvent(type_, self.run_id, self._profile.agent, message, data, result))
