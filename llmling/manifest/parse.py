@@ -27,6 +27,7 @@ _TEMPLATE = re.compile(r"[:,\[-]\s+(\{\{(?:(?!: ).)*?\}\})")
 _OPEN, _CLOSE = "\ue000", "\ue001"
 # Fills an unquoted `{{ ... }}`; nothing is said about such a value but that it must be quoted.
 _FILLED = "\ue002"
+_TOO_DEEP = "exceeded maximum nesting depth"  # libyaml 0.2.6, at a thousand
 _NO_KEY = "mapping values are not allowed in this context"
 _HINTS = {
     _NO_KEY: ('a value with ": " in it must be quoted, or this line is indented too far'),
@@ -115,6 +116,10 @@ def parse(text: str, source: Source, report: Report, empty: str = "start with `a
         except _Unquoted as found:
             text, patched = _filled(text, found.index, source, report), True
         except yaml.MarkedYAMLError as error:
+            if error.problem == _TOO_DEEP and error.problem_mark is not None:
+                # The scanner is ahead of us; what stands before this place is deep enough to be refused by ours.
+                text = text[: error.problem_mark.index]
+                continue
             if (start := _doubled(text, error)) is not None:
                 text, patched = _filled(text, start, source, report), True
                 continue
