@@ -55,8 +55,15 @@ async def test_events_end_whatever_happens_to_the_server(tmp_path: Path) -> None
         await serve.start()
         await until(serve.children, "the server")
 
+        def served() -> int:
+            turns = [request.body["messages"][-1] for request in server.requests]
+            return sum(turn["role"] == "tool" and "is not available" not in str(turn["content"]) for turn in turns)
+
         async def killer() -> None:
             while True:
+                # On a busy machine it takes its time to start; killed before it has, nothing would be left to test.
+                before = served()
+                await until(lambda before=before: served() > before, "an answer of the tool", 120)
                 await asyncio.sleep(KILL_EVERY_S)
                 for child in serve.children():
                     with contextlib.suppress(psutil.NoSuchProcess):

@@ -31,6 +31,7 @@ from llmling.protocols import ModelRequest
 loaded = "litellm" in sys.modules
 
 async def main():
+    began = asyncio.get_running_loop().time()
     ticks, worst = 0, 0.0
     async def beat():
         nonlocal ticks, worst
@@ -53,7 +54,7 @@ async def main():
             except Exception as error:
                 assert "500" in str(error), error
     beating.cancel()
-    return ticks, worst
+    return ticks, worst / (asyncio.get_running_loop().time() - began)
 
 ticks, worst = asyncio.run(main())
 print(json.dumps({
@@ -64,7 +65,7 @@ print(json.dumps({
     "handlers": [n for n in (None, "LiteLLM", "LiteLLM Router", "LiteLLM Proxy") if logging.getLogger(n).handlers],
     "hook": sys.excepthook is hook,
     "ticks": ticks,
-    "worst_s": worst,
+    "worst_share": worst,
     "threads": [thread.name for thread in threading.enumerate() if "import" in thread.name],
 }))
 """
@@ -107,7 +108,7 @@ def test_nothing_is_printed_and_no_handler_or_hook_is_left(used: dict[str, Any])
 def test_the_loop_goes_on_while_litellm_is_imported(used: dict[str, Any]) -> None:
     # Importing takes seconds; a loop that it blocked would have had a handful of turns.
     assert used["ticks"] > 30
-    assert used["worst_s"] < 2.0
+    assert used["worst_share"] < 0.5
     assert used["threads"] == []
 
 

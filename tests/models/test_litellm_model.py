@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from llm_server import Call, LLMServer, Reply
 from pydantic import SecretStr
+from serving import free_port
 
 from llmling import plugins
 from llmling.errors import ModelError
@@ -249,9 +249,7 @@ async def test_an_answer_that_is_no_json_may_be_asked_for_again(server: LLMServe
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refused_connection_may_be_asked_for_again(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    address = f"http://127.0.0.1:{free_port()}/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     error = await failure("openai/x", stream=stream)
     assert (error.status, error.retryable) == (None, True)
