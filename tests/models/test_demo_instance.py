@@ -121,6 +121,12 @@ def test_the_same_text_gives_the_same_value() -> None:
     assert instance(schema, Material(TEXT)) == instance(schema, Material(TEXT))
 
 
+def test_numbers_of_an_object_are_those_of_the_text_in_order() -> None:
+    schema = obj(a={"type": "integer"}, name=STRING, b={"type": "number"}, c={"type": "integer"})
+    value = instance(schema, Material("Add 2 and 3."))
+    assert (value["a"], value["b"], value["c"]) == (2, 3, 2)
+
+
 def test_values_come_from_the_text() -> None:
     schema = obj(text=STRING, email=STRING, path=STRING, count={"type": "integer"}, color={"enum": ["blue", "red"]})
     assert instance(schema, Material(TEXT)) == {

@@ -57,6 +57,7 @@ class _Maker:
         self._mark = mark
         self._variant = variant
         self._pick = variant + material.turn
+        self._number_at = 0
 
     def make(self, schema: Any, name: str, depth: int) -> Any:
         if schema is False or depth > _DEEPEST:
@@ -154,8 +155,14 @@ class _Maker:
         required = list(node.get("required", ()))
         most = node.get("maxProperties", math.inf)
         made: dict[str, Any] = {}
+        numbers = 0
         for key in required:
-            made[key] = self.make(self._schema_of(node, key), key, depth + 1)
+            schema = self._schema_of(node, key)
+            # `add(a, b)` of "Add 2 and 3." gets both.
+            self._number_at = numbers
+            numbers += isinstance(schema, dict) and cast("Schema", schema).get("type") in ("integer", "number")
+            made[key] = self.make(schema, key, depth + 1)
+        self._number_at = 0
         if self._variant == 0 and depth < _DEEP:
             for key in properties:
                 if key not in made and len(made) < most:
@@ -246,7 +253,8 @@ class _Maker:
         if whole and step is not None and step.denominator != 1:
             step = Fraction(step.numerator)
         found, turn = self._material.numbers, self._material.turn
-        wishes: list[Fraction | float] = [*found, 1 + self._variant, 0]
+        first = self._number_at % max(1, len(found))
+        wishes: list[Fraction | float] = [*found[first:], *found[:first], 1 + self._variant, 0]
         if self._variant % 2 and not whole:
             wishes.insert(0, self._variant + 0.5)
         if turn >= max(1, len(found)):
