@@ -54,3 +54,16 @@ class Progress:
         """Tell the listener, when there is one."""
         if self.listen is not silent:
             self.listen(RunEvent(type_, self.run_id, self._profile.agent, message, data, result))
+
+    def completed(self, result: RunResult) -> None:
+        """Tell the listener how the run ended, with what a reader of plain data wants to know of the result."""
+        self.say(
+            "run_completed",
+            result.response,
+            result=result,
+            model=result.model,
+            stop_reason=result.stop_reason,
+            usage=result.usage.to_dict(),
+            cost_usd=result.cost_usd,
+            latency_s=round(result.latency_s, 3),
+        )

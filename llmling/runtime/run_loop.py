@@ -88,7 +88,7 @@ class RunLoop:
             demo=progress.demo,
             spans=run_completed(span, progress.model, response.finish_reason),
         )
-        progress.say("run_completed", response.message.text, result=result, cost_usd=progress.cost_usd)
+        progress.completed(result)
         return result
 
     async def _turns(self, exchange: list[Message]) -> tuple[list[Message], Any, ModelResponse]:

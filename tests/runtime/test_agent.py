@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -214,6 +215,9 @@ async def test_a_stream_tells_what_happens() -> None:
     assert stream.result.content == "The sum is three."
     assert events[-1].result is stream.result
     assert events[2].to_dict()["tool"] == "add"
+    last = json.loads(json.dumps(events[-1].to_dict()))
+    assert (last["message"], last["stop_reason"]) == ("The sum is three.", "stop")
+    assert last["usage"] == stream.result.usage.to_dict()
 
 
 async def test_leaving_a_stream_early_cancels_the_run() -> None:
