@@ -10,7 +10,7 @@ import difflib
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -32,8 +32,16 @@ class TemplateInvalid(ValueError):
         self.line = line
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # What an event carries is data: `event.data.items` is its key, not a method that Python's mappings have.
+        if isinstance(obj, dict) and attribute in obj:
+            return cast("dict[str, Any]", obj)[attribute]
+        return super().getattr(obj, attribute)
+
+
 def _environment(undefined: type[Undefined]) -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=undefined, autoescape=False, keep_trailing_newline=True)
+    return _Environment(undefined=undefined, autoescape=False, keep_trailing_newline=True)
 
 
 _STRICT = _environment(StrictUndefined)
@@ -73,18 +81,29 @@ def expression(source: str) -> Callable[[Mapping[str, Any]], bool]:
     Raises:
         TemplateInvalid: The text is not a valid expression.
     """
+    evaluate = value(source)
+    return lambda values: bool(evaluate(values))
+
+
+@functools.lru_cache(maxsize=1024)
+def value(source: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Compile an expression; the result takes the values in scope and returns what it stands for, None for nothing.
+
+    Raises:
+        TemplateInvalid: The text is not a valid expression.
+    """
     try:
         compiled = _LENIENT.compile_expression(source, undefined_to_none=True)
     except TemplateSyntaxError as error:
         raise TemplateInvalid(_reason(error), error.lineno) from None
 
-    def evaluate(values: Mapping[str, Any]) -> bool:
+    def evaluate(values: Mapping[str, Any]) -> Any:
         try:
-            return bool(compiled(**values))
+            return compiled(**values)
         except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Comparing an undefined value raises inside Jinja; that is the documented "undefined is false".
             if "undefined" in str(error).lower() or "NoneType" in str(error):
-                return False
+                return None
             raise TemplateFailed(f"expression {_short(source)} failed: {error}") from error
 
     return evaluate
