@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmling.errors import RunError
@@ -99,9 +99,15 @@ def value(source: str) -> Callable[[Mapping[str, Any]], Any]:
 
     def evaluate(values: Mapping[str, Any]) -> Any:
         try:
-            return compiled(**values)
+            found: Any = compiled(**values)
+            # A method is what a mapping has instead of the key that was meant; filters such as `select` are lazy.
+            if callable(found):
+                return None
+            return list(cast("Iterator[Any]", found)) if isinstance(found, Iterator) else found
+        except UndefinedError:
+            # Comparing what is not there, or looking into it, raises inside Jinja; here it is nothing.
+            return None
         except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Comparing an undefined value raises inside Jinja; that is the documented "undefined is false".
             if "undefined" in str(error).lower() or "NoneType" in str(error):
                 return None
             raise TemplateFailed(f"expression {_short(source)} failed: {error}") from error

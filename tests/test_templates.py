@@ -1,0 +1,54 @@
+"""Templates and expressions over what an event carries: its keys win, and what it does not have is nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmling.events import Event
+from llmling.templates import TemplateFailed, expression, template, value
+
+DATA = {"items": ["a", "b"], "keys": 3, "level": 4, "repo": {"name": "x"}}
+
+
+def scope(data: object) -> dict[str, object]:
+    """Return what expressions see of an event."""
+    return {"event": Event(source="s", type="t", subject="", data=data)}
+
+
+def test_a_key_of_the_event_wins_over_a_method_of_its_name() -> None:
+    assert value("event.data.items")(scope(DATA)) == ["a", "b"]
+    assert expression("event.data.keys == 3 and event.data['items'] | length == 2")(scope(DATA))
+    assert template("{{ event.data.items | join('+') }}")(scope(DATA)) == "a+b"
+    assert not expression("event.data.items")(scope({}))
+    # Where there is no such key, the method is still there.
+    assert template("{% for k, v in event.data.items() %}{{ k }}{% endfor %}")(scope({"a": 1})) == "a"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "event.data.nothing",
+        "event.data.nothing > 3",
+        "event.data.nothing.more == 1",
+        "'x' in event.data.nothing",
+        "no",
+        "event.values",
+    ],
+)
+@pytest.mark.parametrize("data", [DATA, "a text", None, [1]])
+def test_what_is_not_there_is_nothing_and_false(source: str, data: object) -> None:
+    assert value(source)(scope(data)) in (None, False)
+    assert not expression(source)(scope(data))
+
+
+def test_filters_give_lists_that_may_be_empty() -> None:
+    events = scope({"rows": [{"n": 1, "new": True}, {"n": 2}]})
+    assert value("event.data.rows | selectattr('new') | map(attribute='n')")(events) == [1]
+    assert not expression("event.data.rows | selectattr('old')")(events)
+
+
+def test_an_expression_that_fails_says_why() -> None:
+    with pytest.raises(TemplateFailed, match="failed: division by zero"):
+        value("1 / 0")({})
+    with pytest.raises(TemplateFailed):
+        expression("event.data.repo > 3")(scope(DATA))
