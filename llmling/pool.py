@@ -26,6 +26,7 @@ from llmling.runtime.delivery import Deliveries
 from llmling.runtime.http import http_scope
 from llmling.runtime.lifespan import Lifespans, reason
 from llmling.runtime.node import Failure, Node, reachable
+from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
 from llmling.runtime.spans import event_settled
 from llmling.runtime.tasks import TaskSet
@@ -123,6 +124,10 @@ class AgentPool(Generic[TDeps]):
             raise LookupError(f"no agent {name!r} in the pool; agents: {known}")
         return node
 
+    @property
+    def _runnables(self) -> dict[str, Runnable]:
+        return {name: node for name, node in self._graph.nodes.items() if isinstance(node, Runnable)}
+
     def get_team(self, name: str) -> Team:
         """Return a team.
 
@@ -180,8 +185,8 @@ class AgentPool(Generic[TDeps]):
     async def _start_parts(self) -> None:
         spans = await self._stack.enter_async_context(Lifespans())
         servers = {f"MCP server {name}": server for name, server in self._graph.providers.items()}
-        agents = {f"agent {name}": _Opened(agent) for name, agent in self.agents.items()}
-        started = await spans.enter_all({**servers, **agents}, parallel=self._parallel)
+        nodes = {f"agent {name}": _Opened(node) for name, node in self._runnables.items()}
+        started = await spans.enter_all({**servers, **nodes}, parallel=self._parallel)
         for start in started.values():
             if start.error is not None:
                 usage = isinstance(start.error, StartupError) and start.error.usage
@@ -336,7 +341,7 @@ class AgentPool(Generic[TDeps]):
                 for name, server in self._graph.providers.items()
             ),
             server_url=self._health.url if self._health else None,
-            notices=tuple(dict.fromkeys(notice for a in self.agents.values() if (notice := a.parts.notice))),
+            notices=tuple(dict.fromkeys(node.notice for node in self._runnables.values() if node.notice)),
             seconds=self._seconds,
         )
 
@@ -370,17 +375,17 @@ class AgentPool(Generic[TDeps]):
 
 
 class _Opened:
-    """An agent as a context that a task can own."""
+    """An agent or team as a context that a task can own."""
 
-    def __init__(self, agent: Agent[Any]) -> None:
-        self._agent = agent
+    def __init__(self, node: Runnable) -> None:
+        self._node = node
 
-    async def __aenter__(self) -> Agent[Any]:
-        await self._agent.open()
-        return self._agent
+    async def __aenter__(self) -> Runnable:
+        await self._node.open()
+        return self._node
 
     async def __aexit__(self, *_: object) -> None:
-        await self._agent.aclose()
+        await self._node.aclose()
 
 
 def _no_url(event_id: str) -> str | None:

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Self, TypeAlias, TypedDict, Unpack
+from typing import Any, Generic, Self, TypedDict, Unpack
 
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
-from llmling.events import Event
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.root import Manifest
 from llmling.messages import Message, RunResult
 from llmling.protocols import Model, RetryPolicy
 from llmling.protocols import Prompt as Instructions
-from llmling.runtime import batch
 from llmling.runtime.background import Background
 from llmling.runtime.context import RunContext
 from llmling.runtime.hooks import NO_HOOKS, Hooks
 from llmling.runtime.limits import RateLimit
-from llmling.runtime.node import as_message, run_event
 from llmling.runtime.output import OutputType, output_type
 from llmling.runtime.parts import Parts
 from llmling.runtime.profile import Profile
 from llmling.runtime.run_loop import RunLoop
 from llmling.runtime.services import Services
 from llmling.runtime.session import Session
-from llmling.runtime.stream import Listener, RunStream, silent
-from llmling.runtime.sync import refuse_in_loop
 from llmling.runtime.team import Member
 
 TDeps = TypeVar("TDeps", default=None)
-Prompt: TypeAlias = "str | Message"
 
 
 class AgentOptions(TypedDict, total=False):
@@ -186,9 +180,17 @@ class Agent(Member, Generic[TDeps]):
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
-    async def answer(
-        self, message: Message, context: RunContext, *, listen: Listener = silent, streaming: bool = False
-    ) -> RunResult:
+    @property
+    def notice(self) -> str:
+        """A line a person should read about its model, such as that it is a demo; else empty."""
+        return self.parts.notice
+
+    @property
+    def home(self) -> asyncio.AbstractEventLoop | None:
+        """The loop it was opened in."""
+        return self._loop
+
+    async def answer(self, message: Message, context: RunContext) -> RunResult:
         """Answer one message in its surroundings, without sinks and connections.
 
         Raises:
@@ -199,72 +201,9 @@ class Agent(Member, Generic[TDeps]):
         system = await self.parts.system(message, context, self._profile.output)
         asked = self.parts.framed(message, context)
         turns = (*((Message.system(system),) if system else ()), *context.history, asked)
-        loop = RunLoop(self._profile, self.parts.tools(), context, listen=listen, streaming=streaming)
+        tools = self.parts.tools()
+        loop = RunLoop(self._profile, tools, context, listen=context.listen, streaming=context.streaming)
         return await loop.run(turns)
-
-    def run_stream(
-        self, prompt: Prompt, *, wait_for_connections: bool | None = None, event: Event | None = None
-    ) -> RunStream:
-        """Start a run whose events can be read as they happen.
-
-        Use `async with` or iterate it at once; leaving early cancels the run and its HTTP request.
-
-        Raises:
-            ValueError: The prompt is empty.
-        """
-        message = as_message(prompt)
-
-        async def start(listen: Listener) -> RunResult:
-            envelope = self.envelope(message, event or run_event(self.name, message))
-            result = await self.answer(message, RunContext(envelope.event), listen=listen, streaming=True)
-            await self.pass_on(result, envelope, wait=wait_for_connections)
-            return result
-
-        return RunStream(start)
-
-    def run_sync(self, prompt: Prompt) -> RunResult:
-        """Run from code without an event loop, on any thread.
-
-        Raises:
-            SyncInAsyncError: Called inside a running event loop; write `await agent.run(...)` there.
-            RunError: The run failed.
-        """
-        refuse_in_loop("run_sync", "await agent.run(...)")
-        if self._loop is not None and self._loop.is_running():
-            return asyncio.run_coroutine_threadsafe(self.run(prompt), self._loop).result()
-        return asyncio.run(self._alone(self.run(prompt)))
-
-    async def _alone(self, run: Coroutine[Any, Any, RunResult]) -> RunResult:
-        result = await run
-        await self._under_way.wait()
-        return result
-
-    async def run_many(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        max_concurrency: int | None = None,
-        timeout_s: float | None = None,
-        return_exceptions: bool = False,
-    ) -> list[Any]:
-        """Run every prompt, at most `max_concurrency` at once; outcomes come in the order of the prompts.
-
-        Raises:
-            Exception: The first failure, unless `return_exceptions`; the other runs are cancelled then.
-        """
-        return await batch.run_many(
-            self,
-            prompts,
-            max_concurrency=max_concurrency,
-            timeout_s=timeout_s,
-            return_exceptions=return_exceptions,
-        )
-
-    def as_completed(
-        self, prompts: Sequence[Prompt], *, max_concurrency: int | None = None, timeout_s: float | None = None
-    ) -> AsyncIterator[tuple[int, RunResult | Exception]]:
-        """Yield `(index, outcome)` as the runs end; leaving the loop cancels the rest."""
-        return batch.as_completed(self, prompts, max_concurrency=max_concurrency, timeout_s=timeout_s)
 
     def session(self, id: str) -> Session:  # noqa: A002
         """Return the conversation of that id, new or going on; it lives as long as this agent."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmling.events import Event
 from llmling.messages import Message, Usage
 from llmling.protocols import Recorder, Step
+from llmling.runtime.stream import Listener, silent
 
 
 class NoJournal:
@@ -44,7 +45,7 @@ NO_JOURNAL = NoJournal()
 
 @dataclass(slots=True)
 class Meter:
-    """What was spent by requests that were really made; replayed ones do not count again."""
+    """What was spent, here and, through `outer`, around here."""
 
     usage: Usage = Usage()
     cost_usd: float | None = None
@@ -63,7 +64,10 @@ class Meter:
 class RunContext:
     """The surroundings of one run.
 
-    `agents` are the agents around this run, outermost first; it bounds agents that use each other as tools.
+    `meter` counts the requests that were really made, `spent` also those that were taken from the journal: what the
+    answer has cost, however often the process died on the way. `agents` are the agents around this run, outermost
+    first; it bounds agents that use each other as tools. `listen` hears the events, pieces of text only when
+    `streaming`.
     """
 
     event: Event
@@ -71,12 +75,20 @@ class RunContext:
     meter: Meter = field(default_factory=Meter)
     history: tuple[Message, ...] = ()
     agents: tuple[str, ...] = ()
+    spent: Meter = field(default_factory=Meter)
+    listen: Listener = silent
+    streaming: bool = False
 
     def within(self, agent: str, prefix: str) -> RunContext:
-        """Return the surroundings of a run inside this one."""
+        """Return the surroundings of a run that a tool of this one starts: a history and a stream of its own."""
         return RunContext(
             self.event, ScopedJournal(self.journal, prefix), Meter(outer=self.meter), (), (*self.agents, agent)
         )
+
+    def part(self, prefix: str) -> RunContext:
+        """Return the surroundings of a run that is a part of this one: same history, same stream."""
+        spent = Meter(outer=self.spent)
+        return replace(self, journal=ScopedJournal(self.journal, prefix), spent=spent)
 
 
 current_run: ContextVar[RunContext | None] = ContextVar("llmling_run", default=None)

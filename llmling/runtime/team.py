@@ -10,15 +10,16 @@ from llmling.errors import DecisionNeeded, RunError
 from llmling.events import new_id
 from llmling.manifest.agents import InboxConfig
 from llmling.messages import Message, RunResult, Usage
-from llmling.runtime.context import RunContext, ScopedJournal
+from llmling.runtime.context import RunContext
 from llmling.runtime.node import DEFAULT_INBOX, Node, Target, as_node
+from llmling.runtime.runnable import Runnable
 from llmling.runtime.spans import team_completed, team_span
 from llmling.runtime.tracing import OpenSpan
 
 Mode: TypeAlias = Literal["parallel", "sequential"]
 
 
-class Member(Node):
+class Member(Runnable):
     """A node that `|` and `&` make teams of."""
 
     def __or__(self, other: Target) -> Team:
@@ -64,6 +65,12 @@ class Team(Member):
             inbox=inbox,
         )
 
+    @property
+    def home(self) -> asyncio.AbstractEventLoop | None:
+        """The loop of the first member that has one."""
+        homes = (member.home for member in self.members if isinstance(member, Runnable))
+        return next((home for home in homes if home is not None), None)
+
     async def answer(self, message: Message, context: RunContext) -> RunResult:
         """Answer with all members.
 
@@ -76,8 +83,7 @@ class Team(Member):
             return await self._all_at_once(message, context, span)
 
     def _inner(self, context: RunContext, index: int, member: Node) -> RunContext:
-        journal = ScopedJournal(context.journal, f"{index}:{member.name}/")
-        return RunContext(context.event, journal, context.meter, context.history, context.agents)
+        return context.part(f"{index}:{member.name}/")
 
     async def _one_by_one(self, message: Message, context: RunContext, span: OpenSpan) -> RunResult:
         results: list[RunResult] = []
