@@ -7,18 +7,28 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from llmling.errors import DecisionNeeded, RunError, ToolError
-from llmling.messages import ToolCallPart, ToolCallResponsePart
+from llmling.messages import ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import Step, Tool
-from llmling.runtime.context import RunContext, current_run
+from llmling.runtime.context import Meter, RunContext, current_run
 from llmling.runtime.limits import shortened
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.spans import tool_span
 
 logger = logging.getLogger("llmling.run")
+
+
+@runtime_checkable
+class HandsOver(Protocol):
+    """A tool behind which another agent answers."""
+
+    @property
+    def hands_over_to(self) -> str:
+        """The name of that agent."""
+        ...
 
 
 class Calling:
@@ -33,6 +43,7 @@ class Calling:
         self._context = context
         self._progress = progress
         self._tools = {tool.spec.name: tool for tool in tools}
+        self._asked: dict[str, Meter] = {}
 
     async def call_all(self, iteration: int, calls: Sequence[ToolCallPart]) -> list[ToolCallResponsePart]:
         """Return the results of the calls of one reply, in the order of the calls.
@@ -55,6 +66,8 @@ class Calling:
     async def _call(self, key: str, call: ToolCallPart) -> ToolCallResponsePart:
         step = self._context.journal.recorded(f"{key}:result")
         if step is not None:
+            if "usage" in step.data:
+                self._progress.add(Usage(**step.data["usage"]), step.data["cost_usd"])
             return ToolCallResponsePart(call.id, call.name, step.data["response"], step.data["failed"])
         with tool_span(self._profile.agent, call.name, call.id, known=call.name in self._tools) as span:
             part = await self._answer(key, call)
@@ -76,7 +89,9 @@ class Calling:
         else:
             part = await self._guarded(key, call, tool)
         part = replace(part, response=shortened(part.response))
-        result = {"response": part.response, "failed": part.failed}
+        result: dict[str, Any] = {"response": part.response, "failed": part.failed}
+        if (asked := self._asked.pop(key, None)) is not None and asked.usage != Usage():
+            result |= {"usage": asked.usage.to_dict(), "cost_usd": asked.cost_usd}
         await self._context.journal.record(Step(f"{key}:result", "result", result))
         say("tool_failed" if part.failed else "tool_result", part.response, tool=call.name, call_id=call.id)
         return part
@@ -105,7 +120,11 @@ class Calling:
 
     async def _invoke(self, key: str, call: ToolCallPart, tool: Tool) -> ToolCallResponsePart:
         arguments: Mapping[str, Any] = {} if isinstance(call.arguments, str) else call.arguments
-        token = current_run.set(self._context.within(self._profile.agent, f"{key}/"))
+        inner = self._context.within(self._profile.agent, f"{key}/")
+        token = current_run.set(inner)
+        if isinstance(tool, HandsOver):
+            way = f"{self._profile.agent} >> {tool.hands_over_to}"
+            self._progress.say("handoff", way, to=tool.hands_over_to, tool=call.name, call_id=call.id)
         try:
             return ToolCallResponsePart(call.id, call.name, _text(await tool.call(arguments)))
         except ToolError as error:
@@ -117,6 +136,8 @@ class Calling:
             return ToolCallResponsePart(call.id, call.name, f"{type(error).__name__}: {error}", failed=True)
         finally:
             current_run.reset(token)
+            self._asked[key] = inner.spent
+            self._progress.add(inner.spent.usage, inner.spent.cost_usd)
 
 
 def _text(response: Any) -> str:

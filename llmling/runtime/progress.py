@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from llmling.events import new_id
@@ -26,6 +27,8 @@ class Progress:
         self.demo = False
         self.deadline: float | None = None
         self._profile = profile
+        self._spent = context.spent
+        self._calls = 0
 
     def count(self, response: ModelResponse) -> None:
         """Add one model reply, also one that was made before a restart.
@@ -33,22 +36,38 @@ class Progress:
         Raises:
             LimitExceeded: A limit is passed.
         """
-        self.usage += response.usage
-        if response.cost_usd is not None:
-            self.cost_usd = (self.cost_usd or 0.0) + response.cost_usd
+        self.add(response.usage, response.cost_usd)
         self.model = response.model or self.model
         self.demo = self.demo or response.demo
         # An answer that ends the run is given even when it passed a limit: it is paid for.
         if response.message.tool_calls:
             self.check()
 
+    def called(self, count: int) -> None:
+        """Add the tool calls of one reply.
+
+        Raises:
+            LimitExceeded: A limit is passed.
+        """
+        self._calls += count
+        self.add(Usage(tool_calls=count), None)
+        self.check()
+
+    def add(self, usage: Usage, cost_usd: float | None) -> None:
+        """Add what was used, by the run itself or by an agent that one of its tools asked."""
+        self.usage += usage
+        if cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + cost_usd
+        self._spent.add(usage, cost_usd)
+
     def check(self) -> None:
-        """Compare what was used with the limits.
+        """Compare what was used with the limits; tool calls of agents that were asked have limits of their own.
 
         Raises:
             LimitExceeded: A limit is passed; the message names the key to raise.
         """
-        check_limits(self._profile.agent, self._profile.limits, self.usage, self.cost_usd)
+        usage = replace(self.usage, tool_calls=self._calls)
+        check_limits(self._profile.agent, self._profile.limits, usage, self.cost_usd)
 
     def say(self, type_: RunEventType, message: str, *, result: RunResult | None = None, **data: Any) -> None:
         """Tell the listener, when there is one."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmling.errors import LimitExceeded, OutputError, RunError
-from llmling.messages import Message, RunResult, Usage
+from llmling.messages import Message, RunResult
 from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
 from llmling.runtime.calling import Calling
@@ -114,9 +114,10 @@ class RunLoop:
                 await self._asking.record(iteration, response)
             if not calls:
                 return exchange, content, response
-            self._progress.usage += Usage(tool_calls=len(calls))
-            self._progress.check()
+            self._progress.called(len(calls))
             exchange.append(Message("tool", tuple(await self._calling.call_all(iteration, calls))))
+            # Other agents may have been asked, at this run's expense.
+            self._progress.check()
         raise LimitExceeded(
             f"agent {self._profile.agent!r} made {limits.max_iterations} model requests without a final answer: "
             "raise limits.max_iterations"

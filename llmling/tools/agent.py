@@ -48,6 +48,11 @@ class AgentTool:
             },
         )
 
+    @property
+    def hands_over_to(self) -> str:
+        """The agent that answers."""
+        return self.agent
+
     async def call(self, arguments: Mapping[str, Any]) -> str:
         """Run the agent on `prompt` and return its answer; cancelling it cancels that run.
 
