@@ -11,6 +11,7 @@ LLMlingError
 │   ├── LimitExceeded        a limit of the run was reached
 │   ├── OutputError          the answer never matched the output schema
 │   ├── DecisionNeeded       a tool call was in flight at a crash and may not be repeated blindly
+│   ├── TeamError            a team found nobody to answer, or no list to map over
 │   ├── HookError            a hook vetoed a model request, or failed (retryable)
 │   ├── SinkError            an answer did not arrive where it should (retryable)
 │   └── BudgetExceeded       money or tokens for the period are spent
@@ -142,6 +143,12 @@ class OutputError(RunError):
 
 class DecisionNeeded(RunError):
     """A tool call without `idempotent: true` was in flight when the process died; a person must decide."""
+
+    retryable = False
+
+
+class TeamError(RunError):
+    """A team found nobody to answer its message, or no list to map over; the message names the team."""
 
     retryable = False
 

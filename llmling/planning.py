@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llmling.errors import Problem
 from llmling.manifest.models import AutoModelConfig, FallbackModelConfig, LiteLLMModelConfig, ScriptModelConfig
 from llmling.manifest.root import Manifest
+from llmling.manifest.teams import TeamConfig
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, WebhookTriggerConfig
 from llmling.models.keys import KEYS, missing_keys
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedAgent:
-    """An agent or team: its model or members, and what it may use."""
+    """An agent or team: its model or members, and what it may use.
+
+    `conditions` says for each member of a team that picks by conditions when it is picked; None: when no other is.
+    """
 
     name: str
     kind: str
@@ -29,6 +33,7 @@ class PlannedAgent:
     sinks: tuple[str, ...]
     missing_key: str | None
     place: str
+    conditions: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
     agents = tuple(_agent(name, manifest, env) for name in manifest.nodes)
     addresses = _addresses(manifest)
     warnings = [
-        _warning(agent.place, "LL501", f"agent {agent.name!r}: {agent.missing_key}")
+        _warning(agent.place, "LL501", f"{'team' if agent.members else 'agent'} {agent.name!r}: {agent.missing_key}")
         for agent in agents
         if agent.missing_key
     ]
@@ -110,11 +115,8 @@ def _warning(place: str, code: str, message: str) -> Problem:
 
 
 def _agent(name: str, manifest: Manifest, env: Mapping[str, str]) -> PlannedAgent:
-    team = manifest.teams.get(name)
-    if team is not None:
-        sinks = tuple(_short(sink) for sink in team.sinks)
-        place = manifest.locate("teams", name)
-        return PlannedAgent(name, f"team ({team.mode})", "", tuple(team.members), (), (), (), sinks, None, place)
+    if name in manifest.teams:
+        return _team(name, manifest, env)
     agent = manifest.agents[name]
     missing = missing_keys(agent.model, env)
     return PlannedAgent(
@@ -129,6 +131,38 @@ def _agent(name: str, manifest: Manifest, env: Mapping[str, str]) -> PlannedAgen
         missing_key="; ".join(str(key) for key in missing) or None,
         place=manifest.locate("agents", name, "model"),
     )
+
+
+def _team(name: str, manifest: Manifest, env: Mapping[str, str]) -> PlannedAgent:
+    team = manifest.teams[name]
+    missing = () if team.model is None else missing_keys(team.model, env)
+    conditions = {member.name: member.when for member in team.members} if team.picks_by == "when" else {}
+    return PlannedAgent(
+        name=name,
+        kind=f"team ({_way(team)})",
+        model="",
+        members=team.names,
+        tools=(),
+        mcp_servers=(),
+        knowledge=(),
+        sinks=tuple(_short(sink) for sink in team.sinks),
+        missing_key="; ".join(str(key) for key in missing) or None,
+        place=manifest.locate("teams", name, *(("model",) if missing else ())),
+        conditions=conditions,
+    )
+
+
+def _way(team: TeamConfig) -> str:
+    """Return how the members of a team work together."""
+    match team.picks_by:
+        case "model":
+            return f"pick by {model_name(team.model)}"
+        case "pick":
+            return f"pick by {team.pick}"
+        case "when":
+            return "pick by when"
+        case None:
+            return f"map over {team.over}" if team.over else team.mode
 
 
 def model_name(config: Any) -> str:

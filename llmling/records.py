@@ -138,13 +138,13 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One recorded fact of a run: a model reply, a tool call about to start, a tool result, an answer sent.
+    """One recorded fact of a run: a model reply, a tool call about to start, a tool result, an answer sent, a choice.
 
     `key` is unique in the delivery and the same on every attempt.
     """
 
     key: str
-    kind: Literal["reply", "call", "result", "sent"]
+    kind: Literal["reply", "call", "result", "sent", "choice"]
     data: Mapping[str, Any]
 
 

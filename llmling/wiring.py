@@ -21,7 +21,7 @@ from llmling.manifest.tools import AgentToolConfig
 from llmling.messages import Message, RunResult
 from llmling.models.keys import missing_key
 from llmling.prompts.instructions import event_message
-from llmling.protocols import Delivery, Engine, Policy, Receipt, Sink, Trigger
+from llmling.protocols import Delivery, Engine, Policy, Receipt, Trigger
 from llmling.runtime.agent import Agent
 from llmling.runtime.context import RunContext, current_run
 from llmling.runtime.node import Node, run_event
@@ -61,17 +61,17 @@ def open_engine(manifest: Manifest) -> Engine:
 
 
 def check_keys(manifest: Manifest, model: str | None = None, env: Mapping[str, str] | None = None) -> list[str]:
-    """Return a line for every agent whose model needs a key that is not in the environment."""
+    """Return a line for every model of an agent or team that needs a key that is not in the environment."""
     env = os.environ if env is None else env
     if model is not None:
         missing = missing_key(_model_config.validate_python(model), env)
         return [] if missing is None else [f"the model given for every agent: {missing}"]
     lines: list[str] = []
-    for name, agent in manifest.agents.items():
-        missing = missing_key(agent.model, env)
+    for name, node in manifest.nodes.items():
+        missing = None if node.model is None else missing_key(node.model, env)
         if missing is not None:
-            place = manifest.locate("agents", name, "model")
-            lines.append(f"{place}: agent {name!r}: {missing}")
+            kind = "team" if name in manifest.teams else "agent"
+            lines.append(f"{manifest.locate(f'{kind}s', name, 'model')}: {kind} {name!r}: {missing}")
     return lines
 
 
@@ -91,7 +91,7 @@ def build_nodes(
             name, _described(config, manifest), services, model=model, parallel_init=parallel
         )
     for name in manifest.teams:
-        _team(name, manifest, graph, services, ())
+        _team(name, manifest, graph, services, (), model)
     for name, config in manifest.nodes.items():
         node = graph.nodes[name]
         node.max_hops = manifest.limits.max_hops
@@ -112,23 +112,17 @@ def _described(config: AgentConfig, manifest: Manifest) -> AgentConfig:
     return config.model_copy(update={"tools": tools})
 
 
-def _team(name: str, manifest: Manifest, graph: Graph, services: Services, outer: tuple[str, ...]) -> Node:
+def _team(
+    name: str, manifest: Manifest, graph: Graph, services: Services, outer: tuple[str, ...], model: str | None
+) -> Node:
     if name in graph.nodes:
         return graph.nodes[name]
     if name in outer:
         raise StartupError(f"team {name!r} contains itself: {' > '.join((*outer, name))}", usage=True)
     config = manifest.teams[name]
-    team = Team(
-        [_team(member, manifest, graph, services, (*outer, name)) for member in config.members],
-        mode=config.mode,
-        name=name,
-        description=config.description,
-        concurrency=config.concurrency,
-        inbox=config.inbox,
-    )
-    sinks: list[Sink] = [plugins.create("sinks", sink, services) for sink in config.sinks]
-    team.sinks = sinks
-    graph.nodes[name] = team
+    inner = (*outer, name)
+    members = [_team(member, manifest, graph, services, inner, model) for member in config.names]
+    graph.nodes[name] = team = Team.from_config(name, config, members, services, model=model)
     return team
 
 

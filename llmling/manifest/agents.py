@@ -1,4 +1,4 @@
-"""Configs of agents, teams and the connections between them."""
+"""Configs of agents and the connections between them."""
 
 from __future__ import annotations
 
@@ -180,12 +180,3 @@ class AgentConfig(NodeConfig):
     hooks: list[CallablePath] = Field(default=[])
     """Code around model requests and tool calls as `module:name`: an object with `before_model`, `after_model`,
     `before_tool`, `after_tool` or `on_event`, or a function that hears every event."""
-
-
-class TeamConfig(NodeConfig):
-    """Several agents that stand where one may."""
-
-    mode: Literal["parallel", "sequential"] = "parallel"
-    """`parallel`: all get the message; `sequential`: each gets the answer of the one before."""
-    members: list[str] = Field(min_length=1)
-    """Names of agents or other teams."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from llmling.manifest.agents import AgentConfig, TeamConfig
+from llmling.manifest.agents import AgentConfig
 from llmling.manifest.draft import Draft
 from llmling.manifest.knowledge import ResourceKnowledgeConfig
 from llmling.manifest.loops import check_connections, check_files, cycles
 from llmling.manifest.material import check_material
+from llmling.manifest.models import AutoModelConfig
 from llmling.manifest.nodes import Loc, find
 from llmling.manifest.pool import ServerConfig
 from llmling.manifest.problems import Place, did_you_mean
 from llmling.manifest.scopes import check_scopes
 from llmling.manifest.shape import Part
+from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig
 from llmling.manifest.triggers import LOOPBACK, TriggerBase, WebhookTriggerConfig
 
@@ -47,7 +49,8 @@ def _check_references(draft: Draft, name: str, part: Part) -> None:
         _known_node(draft, name, part, ("connections", index, "to"), connection.to)
     if isinstance(config, TeamConfig):
         for index, member in enumerate(config.members):
-            _known_node(draft, name, part, ("members", index), member)
+            loc = ("members", index, "name")
+            _known_node(draft, name, part, loc, member.name)
         return
     for index, tool in enumerate(config.tools):
         if isinstance(tool, AgentToolConfig):
@@ -82,14 +85,21 @@ def _known_server(draft: Draft, part: Part, loc: Loc, name: str) -> None:
 
 
 def _check_teams(draft: Draft) -> None:
+    """No team contains itself, and its keys fit its mode; one that asks a model without naming it gets the default."""
     graph = {
-        name: [member for member in part.config.members if member in draft.teams] for name, part in draft.teams.items()
+        name: [member for member in part.config.names if member in draft.teams] for name, part in draft.teams.items()
     }
     for cycle in cycles(graph):
         part = draft.teams[cycle[-1]]
-        loc = ("members", part.config.members.index(cycle[0]))
+        loc = ("members", part.config.names.index(cycle[0]), "name")
         text = " -> ".join([*cycle, cycle[0]])
         draft.problem(part, loc, "LL304", f"team contains itself: {text}", hint="remove one member")
+    for part in draft.teams.values():
+        config: TeamConfig = part.config
+        for loc, message, hint in config.faults():
+            draft.problem(part, loc, "LL212", message, hint=hint)
+        if config.picks_by == "model" and config.model is None:
+            part.config = config.model_copy(update={"model": draft.default_model or AutoModelConfig()})
 
 
 def _check_triggers(draft: Draft) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmling.manifest.models import ModelConfig
 from llmling.manifest.nodes import Loc, ScalarNode, find
 from llmling.manifest.problems import Report
 from llmling.manifest.shape import Part
@@ -23,6 +24,8 @@ class Draft:
     max_hops: int = 10
     hops_chosen: bool = False
     """Whether the manifest says itself how long a way may be."""
+    default_model: ModelConfig | None = None
+    """The model that `defaults:` names."""
     engine: Part | None = None
     server: Part | None = None
     server_names: dict[str, ScalarNode] = field(default_factory=dict[str, ScalarNode])

@@ -13,13 +13,13 @@ from llmling.manifest.agents import (
     ConnectionConfig,
     LimitsConfig,
     NodeConfig,
-    TeamConfig,
 )
 from llmling.manifest.base import Config
 from llmling.manifest.knowledge import FileKnowledgeConfig
 from llmling.manifest.models import LiteLLMModelConfig, ModelSettings
 from llmling.manifest.pool import PoolLimitsConfig
 from llmling.manifest.problems import did_you_mean
+from llmling.manifest.teams import MemberConfig, TeamConfig
 from llmling.manifest.tools import FunctionToolConfig, McpServerBase
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, TriggerBase, WebhookTriggerConfig
 
@@ -91,6 +91,13 @@ HINTS: Mapping[type[Config] | str, Mapping[str, str]] = {
         "shared_prompt": "write `instructions:` in the members",
         "mcp_servers": "write it in the members",
         "type": "write `mode:`",
+        **dict.fromkeys(("max_parallel", "concurrent"), "write `max_concurrency:`"),
+        **dict.fromkeys(("router", "route", "selector"), "write `mode: pick`"),
+        **dict.fromkeys(("items", "for_each", "foreach"), "write `over:` and `mode: map`"),
+    },
+    MemberConfig: {
+        **dict.fromkeys(("agent", "member", "to"), "write `name:`"),
+        **dict.fromkeys(("filter", "condition"), "write `when:`"),
     },
     TriggerBase: {
         "template": "write `prompt:`",

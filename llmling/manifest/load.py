@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from llmling.manifest.agents import AgentConfig, TeamConfig
+from llmling.manifest.agents import AgentConfig
 from llmling.manifest.checks import check_draft
 from llmling.manifest.draft import Draft
 from llmling.manifest.interpolate import Values
@@ -22,6 +22,7 @@ from llmling.manifest.nodes import Entry, Loc, MappingNode, ScalarNode, Sequence
 from llmling.manifest.pool import EngineConfig, PoolLimitsConfig, ServerEntry
 from llmling.manifest.problems import Place, Report, Source, nearest
 from llmling.manifest.shape import Part, Shapes
+from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import McpServerConfig
 
 _SINGLE: Mapping[str, Any] = {"engine": EngineConfig, "server": ServerEntry, "limits": PoolLimitsConfig}
@@ -201,7 +202,9 @@ class _Reading:
                 )
                 node = node.like({name: item for name, item in node.entries.items() if name != "extends"})
                 entry = Entry(entry.key, node)
-            self._shapes.validate(adapter, entry, ("defaults",), partial=True)
+            part = self._shapes.validate(adapter, entry, ("defaults",), partial=True)
+            if part is not None and "model" in part.config.model_fields_set:
+                self._draft.default_model = part.config.model
             defaults = node if isinstance(node, MappingNode) else None
         merged = Agents(entries, defaults, self._report, self._values).merged()
         whole: dict[str, Entry] = {}

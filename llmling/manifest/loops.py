@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from llmling.manifest.agents import AgentConfig, TeamConfig
+from llmling.manifest.agents import AgentConfig
 from llmling.manifest.draft import Draft
 from llmling.manifest.patterns import Tokens, Wild, fixed, of_glob, of_template, overlap, sample
 from llmling.manifest.shape import Part
 from llmling.manifest.sinks import FileSinkConfig
+from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig
 from llmling.manifest.triggers import FileTriggerConfig
 
@@ -135,7 +136,7 @@ def check_files(draft: Draft) -> None:
 def _next(config: AgentConfig | TeamConfig) -> set[str]:
     names = {connection.to for connection in config.connections}
     if isinstance(config, TeamConfig):
-        return names | set(config.members)
+        return names | set(config.names)
     return names | {tool.name for tool in config.tools if isinstance(tool, AgentToolConfig)}
 
 

@@ -23,6 +23,7 @@ from llmling.manifest.pool import SqliteEngineConfig
 from llmling.manifest.problems import Source, did_you_mean
 from llmling.manifest.scripts import read_script
 from llmling.manifest.shape import Part
+from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig, FunctionToolConfig
 
 
@@ -44,16 +45,18 @@ def check_material(draft: Draft) -> None:
             _check_knowledge(draft, part, part.config)
             if isinstance(part.config.output, Mapping):
                 _check_output(draft, part, part.config.output)
-            for loc, script in _scripts(part.config.model, ("model",)):
-                if script.path not in scripts:
-                    _check_script(draft, part, (*loc, "path"), script.path)
-                scripts.add(script.path)
+        for loc, script in _scripts(part.config.model, ("model",)):
+            if script.path not in scripts:
+                _check_script(draft, part, (*loc, "path"), script.path)
+            scripts.add(script.path)
 
 
 def _named(part: Part) -> Iterator[tuple[Loc, str, str]]:
     for index, connection in enumerate(part.config.connections):
         if connection.transform is not None:
             yield ("connections", index, "transform"), connection.transform, "callable"
+    if isinstance(part.config, TeamConfig) and part.config.pick is not None:
+        yield ("pick",), part.config.pick, "callable"
     if isinstance(part.config, AgentConfig):
         for index, tool in enumerate(part.config.tools):
             if isinstance(tool, FunctionToolConfig):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from llmling.errors import ManifestError, Problem
-from llmling.manifest.agents import AgentConfig, TeamConfig
+from llmling.manifest.agents import AgentConfig
 from llmling.manifest.base import Config, Named
 from llmling.manifest.load import read
 from llmling.manifest.nodes import Loc
@@ -21,6 +21,7 @@ from llmling.manifest.pool import (
     ServerEntry,
     SqliteEngineConfig,
 )
+from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import McpServerConfig
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llmling import templates
 from llmling.events import Event
@@ -15,12 +15,15 @@ from llmling.manifest.problems import did_you_mean
 from llmling.manifest.prompts import TemplateInstructionsConfig
 from llmling.manifest.shape import Part
 from llmling.manifest.sinks import FileSinkConfig
+from llmling.manifest.teams import TeamConfig
+from llmling.manifest.triggers import TriggerBase
 
 _PROMPT = ("event", "now")
 _INSTRUCTIONS = ("event", "now", "agent")
 _FRAMING = (*_INSTRUCTIONS, "message")
 _PATH = ("event", "now", "agent", "delivery_id")
 _EXPRESSION = ("event", "message")
+_OVER = (*_EXPRESSION, "data")
 _EVENT = (*(field.name for field in dataclasses.fields(Event)), "to_dict")
 
 
@@ -42,7 +45,24 @@ def _filled(node: Node) -> str:
 
 
 def _texts(part: Part) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
-    for index, trigger in enumerate(part.config.triggers):
+    yield from _triggers(part.config.triggers)
+    for index, connection in enumerate(part.config.connections):
+        if connection.when is not None:
+            yield ("connections", index, "when"), connection.when, _EXPRESSION
+    for index, sink in enumerate(part.config.sinks):
+        if isinstance(sink, FileSinkConfig):
+            yield ("sinks", index, "path"), sink.path, _PATH
+    if isinstance(part.config, TeamConfig):
+        yield from _team(part.config)
+    if isinstance(part.config, AgentConfig):
+        yield from _instructions(part.config.instructions)
+        for index, item in enumerate(part.config.knowledge):
+            if isinstance(item, PromptKnowledgeConfig):
+                yield ("knowledge", index, "template"), item.template, _PROMPT
+
+
+def _triggers(triggers: Sequence[TriggerBase]) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
+    for index, trigger in enumerate(triggers):
         if isinstance(trigger.prompt, TemplateInstructionsConfig):
             for loc, text in trigger.prompt.texts():
                 yield ("triggers", index, "prompt", *loc), text, _PROMPT
@@ -50,17 +70,15 @@ def _texts(part: Part) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
             yield ("triggers", index, "prompt"), trigger.prompt, _PROMPT
         if trigger.filter is not None:
             yield ("triggers", index, "filter"), trigger.filter, _EXPRESSION
-    for index, connection in enumerate(part.config.connections):
-        if connection.when is not None:
-            yield ("connections", index, "when"), connection.when, _EXPRESSION
-    for index, sink in enumerate(part.config.sinks):
-        if isinstance(sink, FileSinkConfig):
-            yield ("sinks", index, "path"), sink.path, _PATH
-    if isinstance(part.config, AgentConfig):
-        yield from _instructions(part.config.instructions)
-        for index, item in enumerate(part.config.knowledge):
-            if isinstance(item, PromptKnowledgeConfig):
-                yield ("knowledge", index, "template"), item.template, _PROMPT
+
+
+def _team(config: TeamConfig) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
+    yield ("instructions",), config.instructions, _PROMPT
+    for index, member in enumerate(config.members):
+        if member.when is not None:
+            yield ("members", index, "when"), member.when, _EXPRESSION
+    if config.over is not None:
+        yield ("over",), config.over, _OVER
 
 
 def _instructions(config: InstructionsConfig) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
@@ -76,9 +94,9 @@ def _instructions(config: InstructionsConfig) -> Iterator[tuple[Loc, str, tuple[
 
 
 def _check(draft: Draft, part: Part, loc: Loc, text: str, scope: tuple[str, ...], filled: str) -> None:
-    whole = scope != _EXPRESSION
+    whole = scope not in {_EXPRESSION, _OVER}
     severity, code = ("error", "LL208") if whole else ("warning", "LL209")
-    effect = "" if whole else ", so this is always false"
+    effect = "" if whole else ", so there is nothing to map over" if scope == _OVER else ", so this is always false"
     try:
         for name, attribute, line in templates.names(text, whole=whole):
             if name not in scope:

@@ -60,14 +60,21 @@ class Meter:
             self.outer.add(usage, cost_usd)
 
 
+@dataclass(slots=True)
+class Tally:
+    """How many messages teams made of lists, over all runs of one delivery."""
+
+    count: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """The surroundings of one run.
 
     `meter` counts the requests that were really made, `spent` also those that were taken from the journal: what the
     answer has cost, however often the process died on the way. `agents` are the agents around this run, outermost
-    first; it bounds agents that use each other as tools. `listen` hears the events, pieces of text only when
-    `streaming`.
+    first; it bounds agents that use each other as tools, as `mapped` bounds lists of lists. `listen` hears the
+    events, pieces of text only when `streaming`.
     """
 
     event: Event
@@ -76,14 +83,14 @@ class RunContext:
     history: tuple[Message, ...] = ()
     agents: tuple[str, ...] = ()
     spent: Meter = field(default_factory=Meter)
+    mapped: Tally = field(default_factory=Tally)
     listen: Listener = silent
     streaming: bool = False
 
     def within(self, agent: str, prefix: str) -> RunContext:
         """Return the surroundings of a run that a tool of this one starts: a history and a stream of its own."""
-        return RunContext(
-            self.event, ScopedJournal(self.journal, prefix), Meter(outer=self.meter), (), (*self.agents, agent)
-        )
+        journal, meter = ScopedJournal(self.journal, prefix), Meter(outer=self.meter)
+        return RunContext(self.event, journal, meter, agents=(*self.agents, agent), mapped=self.mapped)
 
     def part(self, prefix: str) -> RunContext:
         """Return the surroundings of a run that is a part of this one: same history, same stream."""

@@ -60,7 +60,7 @@ class Parts:
         self._agent = agent
         self._config = config
         self._parallel = parallel
-        self.model: Model = _model(config.model if model is None else model, services)
+        self.model: Model = live_model(config.model if model is None else model, services)
         self._toolbox = Toolbox(agent, config.tools, services, tools)
         self.providers: list[ToolProvider] = []
         self._own: dict[str, ToolProvider] = {}
@@ -143,11 +143,7 @@ class Parts:
     @property
     def notice(self) -> str:
         """A line a person should read about the model, such as that it is a demo; else empty."""
-        if isinstance(self.model, Choosing) and self.model.notice:
-            return self.model.notice
-        if self.model.name.partition(":")[0] == "demo":
-            return "the demo model answers: no key, no network, and no real model behind it"
-        return ""
+        return notice_of(self.model)
 
     @property
     def reasons(self) -> list[str]:
@@ -220,7 +216,17 @@ class Parts:
         return f'<knowledge title="{source.title}">\n{text.strip()}\n</knowledge>' if text.strip() else ""
 
 
-def _model(model: Any, services: Services) -> Model:
+def notice_of(model: Model) -> str:
+    """Return a line a person should read about a model, such as that it is a demo; else an empty text."""
+    if isinstance(model, Choosing) and model.notice:
+        return model.notice
+    if model.name.partition(":")[0] == "demo":
+        return "the demo model answers: no key, no network, and no real model behind it"
+    return ""
+
+
+def live_model(model: Any, services: Services) -> Model:
+    """Return a model as it is, and a config or what a manifest says of one turned into it."""
     if isinstance(model, str | Mapping):
         model = _model_config.validate_python(model)
     return model if hasattr(model, "request") else plugins.create("models", model, services)

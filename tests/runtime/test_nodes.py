@@ -262,6 +262,31 @@ async def test_a_parallel_team_lives_with_failing_members_until_all_fail() -> No
         await Team([bad, bad]).run("x")
 
 
+async def test_callables_in_a_parallel_team_may_drop_and_fail() -> None:
+    heard: list[str] = []
+
+    def drop(message: Message) -> None:
+        heard.append(message.text)
+
+    def fail(message: Message) -> str:
+        raise KeyError("nope")
+
+    result = await Team([Echo("a"), drop, fail]).run("x")
+    assert result.content == "## a\n\na(x)\n\n## fail\n\n(failed: KeyError: 'nope')"
+    a, b = Echo("a"), Echo("b")
+    a >> Team([drop, drop], name="drops") >> b
+    await a.run("y", wait_for_connections=True)
+    assert (heard, b.seen) == (["x", "a(y)", "a(y)"], [])
+
+
+async def test_a_team_streams_what_its_members_do() -> None:
+    team = Team([Echo("a"), Echo("b", error=RunError("no"))], name="desk")
+    async with team.run_stream("x") as stream:
+        types = [(event.type, event.agent) async for event in stream]
+    assert types == [("run_started", "desk"), ("run_completed", "desk")]
+    assert stream.result.content == "## a\n\na(x)\n\n## b\n\n(failed: no)"
+
+
 async def test_a_team_stands_where_an_agent_may() -> None:
     a, b, team = Echo("a"), Echo("b"), Team([Echo("m"), Echo("n")], name="desk")
     a >> team >> b
