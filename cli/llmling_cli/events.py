@@ -95,7 +95,9 @@ def _show_delivery(delivery: DeliveryRecord) -> None:
     console.say(console.paint(heading, "bold"))
     console.say(f"  in   {console.short(delivery.message.text, 200)}")
     for step in delivery.steps:
-        if step.kind in {"call", "result"}:
+        if step.kind == "choice":
+            console.say(console.paint(f"  picked {console.short(str(step.data['member']))}", "dim"))
+        elif step.kind in {"call", "result"}:
             name = console.short(str(step.data.get("name", step.key)))
             console.say(console.paint(f"  {step.kind:<6} {name}", "dim"))
     if delivery.content is not None:

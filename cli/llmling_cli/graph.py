@@ -48,13 +48,15 @@ def topology(planned: Plan) -> Topology:
     ids = {agent.name: f"n{index}" for index, agent in enumerate(planned.agents)}
     teams = [agent for agent in planned.agents if agent.members]
     home: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     edges: list[Edge] = []
     for team in teams:
-        edges += [
-            Edge(ids[team.name], ids[member], "member", loose=True)
-            for member in team.members
-            if home.setdefault(member, ids[team.name]) != ids[team.name]
-        ]
+        for member in dict.fromkeys(team.members):
+            reason = (team.conditions[member] or "otherwise") if team.conditions else ""
+            if home.setdefault(member, ids[team.name]) != ids[team.name]:
+                edges.append(Edge(ids[team.name], ids[member], reason or "member", loose=True))
+            elif reason:
+                reasons[member] = reason
     nodes: dict[str, Node] = {}
     for index, trigger in enumerate(planned.triggers):
         name = f"t{index}"
@@ -63,9 +65,8 @@ def topology(planned: Plan) -> Topology:
         edges.append(Edge(name, ids[trigger.agent]))
     for agent in planned.agents:
         shape: Shape = "team" if agent.members else "agent"
-        nodes[ids[agent.name]] = Node(
-            ids[agent.name], shape, agent.name, agent.model or agent.kind, home.get(agent.name)
-        )
+        detail = " · ".join(part for part in (agent.model or agent.kind, reasons.get(agent.name)) if part)
+        nodes[ids[agent.name]] = Node(ids[agent.name], shape, agent.name, detail, home.get(agent.name))
         edges += [
             Edge(ids[agent.name], ids[tool.removeprefix("agent ")], "tool", loose=True)
             for tool in agent.tools

@@ -42,7 +42,14 @@ def _agents(planned: Plan) -> None:
 
 
 def _kind(agent: PlannedAgent) -> str:
-    return agent.model or f"{agent.kind}: {', '.join(agent.members)}"
+    return agent.model or f"{agent.kind}: {', '.join(_member(agent, name) for name in agent.members)}"
+
+
+def _member(agent: PlannedAgent, name: str) -> str:
+    if not agent.conditions:
+        return name
+    condition = agent.conditions[name]
+    return f"{name} if {condition}" if condition else f"else {name}"
 
 
 def _uses(agent: PlannedAgent) -> str:

@@ -37,8 +37,10 @@ async def _run(manifest: Manifest, name: str, prompt: str, model: str | None, *,
         for notice in pool.report.notices:
             console.complain(f"! {notice}", "yellow")
         # The process ends with this run, so what it sets off downstream is waited for.
-        if stream and name in pool.agents:
-            async with pool.get_agent(name).run_stream(prompt, wait_for_connections=True) as events:
+        # The texts of a team's members run into each other; as events they have their names.
+        if stream and (json or name in pool.agents):
+            asked = pool.agents.get(name) or pool.get_team(name)
+            async with asked.run_stream(prompt, wait_for_connections=True) as events:
                 async for event in events:
                     if json:
                         console.say_json(event.to_dict())

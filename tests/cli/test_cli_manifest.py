@@ -211,3 +211,33 @@ async def test_doctor_of_a_wrong_manifest(tmp_path: Path) -> None:
     assert status == 1
     assert "agents.yml:3:5" in out
     assert [path.name for path in tmp_path.iterdir()] == ["agents.yml"]
+
+
+ROUTED = """\
+agents: {billing: {model: demo}, support: {model: demo}, reader: {model: demo}}
+teams:
+  desk: {mode: pick, members: [{name: billing, when: "'invoice' in message.text"}, support]}
+  asks: {mode: pick, members: [billing, each], model: openai/gpt-4o-mini}
+  each: {mode: map, over: data.pages, members: [reader]}
+"""
+
+
+async def test_plan_and_graph_say_how_a_team_picks_and_maps(tmp_path: Path) -> None:
+    write(tmp_path, ROUTED)
+    _, out, _ = await llmling(tmp_path, "plan", "agents.yml", env={"OPENAI_API_KEY": ""})
+    assert "team (pick by when): billing if 'invoice' in message.text, else support" in out
+    assert "team (pick by openai/gpt-4o-mini): billing, each" in out
+    assert "team (map over data.pages): reader" in out
+    assert "agents.yml:4:48: warning LL501: team 'asks': model 'openai/gpt-4o-mini' needs a key" in out
+    _, out, _ = await llmling(tmp_path, "graph", "agents.yml")
+    lines = [line.strip() for line in out.splitlines()]
+    assert 'subgraph n3["desk: team (pick by when)"]' in lines
+    assert "n0[\"billing<br/>demo · 'invoice' in message.text\"]" in lines
+    assert 'n1["support<br/>demo · otherwise"]' in lines
+    assert 'subgraph n5["each: team (map over data.pages)"]' in lines
+    # A member stands in the first team that names it.
+    assert 'n4 -.->|"member"| n0' in lines
+    _, out, _ = await llmling(tmp_path, "graph", "agents.yml", "--format", "svg")
+    assert "each team (map over data.pages)" in [
+        title.text for title in ET.fromstring(out).iter() if title.tag.endswith("title")
+    ]
