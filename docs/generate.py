@@ -27,6 +27,7 @@ SECTIONS = {
     "ServerConfig": "server",
     "AgentConfig": "agents",
     "TeamConfig": "teams",
+    "MemberConfig": "members",
     "ConnectionConfig": "connections",
     "LimitsConfig": "limits of a run",
     "InboxConfig": "inbox",

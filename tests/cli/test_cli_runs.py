@@ -70,6 +70,19 @@ async def test_run_stream(project: Path) -> None:
     assert lines[-1]["content"] == "an answer"
 
 
+async def test_run_stream_of_a_team_has_the_names_of_its_members(project: Path) -> None:
+    with (project / "agents.yml").open("a") as file:
+        file.write("teams:\n  desk: {mode: pick, members: [{name: reader, when: '1 > 2'}, editor]}\n")
+    status, out, _ = await llmling(project, "run", "agents.yml", "desk", "hello", "--stream", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    told = [(line["type"], line["agent"]) for line in lines[:-1] if line["type"] != "text_delta"]
+    assert told[:3] == [("run_started", "desk"), ("handoff", "desk"), ("run_started", "editor")]
+    assert lines[-1]["content"] == "an answer"
+    status, out, _ = await llmling(project, "run", "agents.yml", "desk", "hello", "--stream")
+    assert (status, out) == (0, "an answer\n")
+
+
 async def test_a_run_that_fails_is_exit_code_1(project: Path) -> None:
     status, out, err = await llmling(project, "run", "agents.yml", "reader", "please fail")
     assert (status, out) == (1, "")

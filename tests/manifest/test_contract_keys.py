@@ -119,6 +119,10 @@ agents:
       models: [openai/gpt-4o-mini, anthropic/claude-3-5-haiku-latest]
 teams:
   desk: {mode: parallel, members: [analyzer, critic]}
+  front: {mode: pick, members: [{name: analyzer, when: "'x' in message.text"}, critic]}
+  asks: {mode: pick, members: [analyzer, critic], model: auto, instructions: "Analyse only what is long."}
+  calls: {mode: pick, members: [analyzer, critic], pick: "my_module:shorten"}
+  each: {mode: map, members: [summarizer], over: event.data.pages, max_concurrency: 2}
 x-anything: ignored
 """
 
