@@ -11,7 +11,7 @@ from llmling.protocols import ModelResponse, RunInfo
 from llmling.runtime.context import RunContext
 from llmling.runtime.limits import check_limits
 from llmling.runtime.profile import Profile
-from llmling.runtime.stream import Listener, RunEvent, RunEventType, silent
+from llmling.runtime.stream import Listener, RunEvent, RunEventType, completed, silent
 
 
 class Progress:
@@ -69,20 +69,12 @@ class Progress:
         usage = replace(self.usage, tool_calls=self._calls)
         check_limits(self._profile.agent, self._profile.limits, usage, self.cost_usd)
 
-    def say(self, type_: RunEventType, message: str, *, result: RunResult | None = None, **data: Any) -> None:
+    def say(self, type_: RunEventType, message: str, **data: Any) -> None:
         """Tell the listener, when there is one."""
         if self.listen is not silent:
-            self.listen(RunEvent(type_, self.run_id, self._profile.agent, message, data, result))
+            self.listen(RunEvent(type_, self.run_id, self._profile.agent, message, data))
 
     def completed(self, result: RunResult) -> None:
-        """Tell the listener how the run ended, with what a reader of plain data wants to know of the result."""
-        self.say(
-            "run_completed",
-            result.response,
-            result=result,
-            model=result.model,
-            stop_reason=result.stop_reason,
-            usage=result.usage.to_dict(),
-            cost_usd=result.cost_usd,
-            latency_s=round(result.latency_s, 3),
-        )
+        """Tell the listener how the run ended."""
+        if self.listen is not silent:
+            self.listen(completed(self.run_id, self._profile.agent, result))

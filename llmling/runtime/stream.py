@@ -56,6 +56,18 @@ class RunEvent:
         }
 
 
+def completed(run_id: str, agent: str, result: RunResult) -> RunEvent:
+    """Return the event of a run's end, with what a reader of plain data wants to know of the result."""
+    data = {
+        "model": result.model,
+        "stop_reason": result.stop_reason,
+        "usage": result.usage.to_dict(),
+        "cost_usd": result.cost_usd,
+        "latency_s": round(result.latency_s, 3),
+    }
+    return RunEvent("run_completed", run_id, agent, result.response, data, result)
+
+
 Listener: TypeAlias = Callable[[RunEvent], None]
 
 

@@ -29,7 +29,7 @@ from llmling.runtime.pick import ByCallable, ByCondition, ByModel, Picker
 from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
 from llmling.runtime.spans import team_completed, team_span
-from llmling.runtime.stream import RunEvent, RunEventType, silent
+from llmling.runtime.stream import RunEvent, RunEventType, completed
 from llmling.runtime.tracing import Span
 
 
@@ -166,7 +166,7 @@ class Team(Member):
         started = time.perf_counter()
         run = _Run(self.name, context)
         with team_span(self.name, context.event) as span:
-            run.say("run_started", f"{self.name} started")
+            run.say("run_started", f"{self.name} started", mode=self.mode)
             try:
                 answer = await self._answer(message, run)
             except LLMlingError as error:
@@ -175,7 +175,7 @@ class Team(Member):
             results = [done.result for done in answer.attempts if done.result is not None]
             spans = team_completed(span, results)
         result = _result(self.name, run.id, answer, time.perf_counter() - started, spans)
-        run.say("run_completed", result.response, result=result, cost_usd=result.cost_usd)
+        run.context.listen(completed(run.id, self.name, result))
         return result
 
     async def _answer(self, message: Message, run: _Run) -> _Answer:
@@ -265,10 +265,9 @@ class _Run:
         self._team = team
         self.context = context
 
-    def say(self, type_: RunEventType, message: str, *, result: RunResult | None = None, **data: Any) -> None:
-        """Say what happens, if anybody listens."""
-        if self.context.listen is not silent:
-            self.context.listen(RunEvent(type_, self.id, self._team, message, data, result))
+    def say(self, type_: RunEventType, message: str, **data: Any) -> None:
+        """Say what happens."""
+        self.context.listen(RunEvent(type_, self.id, self._team, message, data))
 
 
 def join(mode: Mode, left: Node, right: Node) -> Team:

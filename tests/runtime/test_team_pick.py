@@ -122,6 +122,8 @@ async def test_the_stream_tells_the_choice_and_everything_the_member_does() -> N
     handoff = heard[4]
     assert (handoff.message, handoff.to_dict()["to"]) == ("desk >> billing", "billing")
     assert heard[-1].result == stream.result
+    assert heard[0].data == {"mode": "pick"}
+    assert heard[-1].data["usage"] == stream.result.usage.to_dict()
     assert len({event.run_id for event in heard if event.type.startswith("run_")}) == 2
 
 
