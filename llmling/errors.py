@@ -8,6 +8,7 @@ LLMlingError
 │   └── Full                 no room for another event right now (retry_after_s)
 ├── RunError                 one run of an agent failed
 │   ├── ModelError           the model or its provider failed (status, provider, attempts, retryable)
+│   │   └── NotAsked         no model may be asked: not in the cassette, or a test forbids it
 │   ├── LimitExceeded        a limit of the run was reached
 │   ├── OutputError          the answer never matched the output schema
 │   ├── DecisionNeeded       a tool call was in flight at a crash and may not be repeated blindly
@@ -127,6 +128,13 @@ class ModelError(RunError):
         self.attempts = attempts
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+
+
+class NotAsked(ModelError):
+    """No model may be asked: a cassette does not hold the request, or a test forbids real models.
+
+    It is final: there is no other try, and no model of a fallback chain takes over.
+    """
 
 
 class LimitExceeded(RunError):

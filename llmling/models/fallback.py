@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import cast
+from collections.abc import AsyncGenerator, Sequence
+from typing import Self
 
-from llmling import plugins
-from llmling.errors import ModelError
+from llmling.errors import ModelError, NotAsked
 from llmling.manifest.models import FallbackModelConfig
 from llmling.protocols import Model, ModelRequest, ModelResponse, TextDelta
+from llmling.runtime.clock import Clock
 from llmling.runtime.retry import request_with_retries, stream_with_retries
 from llmling.runtime.services import Services
 
@@ -17,15 +17,28 @@ class FallbackModel:
     """Asks each model with the tries of `request.retries`; a failure that no try can mend goes straight to the next."""
 
     retries_by_itself = True
+    asks_others = True
 
     def __init__(self, config: FallbackModelConfig, services: Services) -> None:
-        self._models = [cast("Model", plugins.create("models", model, services)) for model in config.models]
-        self._clock = services.clock
+        self._set_up([services.model(model) for model in config.models], services.clock)
+
+    @classmethod
+    def of(cls, models: Sequence[Model], clock: Clock, name: str) -> Self:
+        """Build one from models that are there already, under a name of its own."""
+        self = cls.__new__(cls)
+        self.asks_others = False  # what it asks was built elsewhere
+        self._set_up(models, clock, name)
+        return self
+
+    def _set_up(self, models: Sequence[Model], clock: Clock, name: str = "") -> None:
+        self._models = tuple(models)
+        self._clock = clock
+        self._name = name
 
     @property
     def name(self) -> str:
         """The names of its models, in order."""
-        return " | ".join(model.name for model in self._models)
+        return self._name or " | ".join(model.name for model in self._models)
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Return the first answer; its `model` says whose it is.
@@ -37,6 +50,8 @@ class FallbackModel:
         for model in self._models:
             try:
                 return await request_with_retries(model, request, request.retries, clock=self._clock)
+            except NotAsked:
+                raise
             except ModelError as error:
                 failures.append(error)
         raise self._all_failed(failures)
@@ -57,7 +72,7 @@ class FallbackModel:
                     yield part
                 return
             except ModelError as error:
-                if not silent:
+                if not silent or isinstance(error, NotAsked):
                     raise
                 failures.append(error)
             finally:

@@ -55,8 +55,8 @@ class Call:
     retries: int | None
     settings: Mapping[str, Any]
 
-    def live_model(self) -> Model:
-        """Return the model that is asked.
+    def live_model(self, agent: str = "") -> Model:
+        """Return the model that is asked, on behalf of `agent`.
 
         Raises:
             ValueError: The provider is unknown, or key and address belong to no model.
@@ -75,7 +75,7 @@ class Call:
                 self._refuse_address("it belongs to one provider; name it with provider= or model=")
             update = {"api_key": self.api_key and SecretStr(self.api_key), "api_base": self.api_base}
             config = config.model_copy(update={name: value for name, value in update.items() if value is not None})
-        return plugins.create("models", config, Services())
+        return Services(agent=agent).model(config)
 
     def _refuse_address(self, reason: str) -> None:
         for name in ("provider", "api_key", "api_base"):
@@ -94,7 +94,7 @@ class Call:
         limits = LimitsConfig() if self.timeout_s is None else _checked(LimitsConfig, timeout_s=self.timeout_s)
         return Profile(
             agent=agent,
-            model=self.live_model(),
+            model=self.live_model(agent),
             limits=limits,
             retries=_retries(self.retries),
             settings=_settings(self.settings),

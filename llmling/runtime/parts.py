@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import TypeAdapter
@@ -60,7 +61,7 @@ class Parts:
         self._agent = agent
         self._config = config
         self._parallel = parallel
-        self.model: Model = live_model(config.model if model is None else model, services)
+        self.model: Model = live_model(config.model if model is None else model, replace(services, agent=agent))
         self._toolbox = Toolbox(agent, config.tools, services, tools)
         self.providers: list[ToolProvider] = []
         self._own: dict[str, ToolProvider] = {}
@@ -220,16 +221,20 @@ def notice_of(model: Model) -> str:
     """Return a line a person should read about a model, such as that it is a demo; else an empty text."""
     if isinstance(model, Choosing) and model.notice:
         return model.notice
-    if model.name.partition(":")[0] == "demo":
-        return "the demo model answers: no key, no network, and no real model behind it"
-    return ""
+    match model.name.partition(":")[0]:
+        case "demo":
+            return "the demo model answers: no key, no network, and no real model behind it"
+        case "replay":
+            return f"{model.name}: recorded answers, no model is asked"
+        case _:
+            return ""
 
 
 def live_model(model: Any, services: Services) -> Model:
     """Return a model as it is, and a config or what a manifest says of one turned into it."""
     if isinstance(model, str | Mapping):
         model = _model_config.validate_python(model)
-    return model if hasattr(model, "request") else plugins.create("models", model, services)
+    return model if hasattr(model, "request") else services.model(model)
 
 
 def _shared(agent: str, server: str, services: Services) -> ToolProvider:

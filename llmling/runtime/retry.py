@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeAlias, TypeVar
 
-from llmling.errors import ModelError
+from llmling.errors import ModelError, NotAsked
 from llmling.protocols import Model, ModelRequest, ModelResponse, RetryPolicy, TextDelta
 from llmling.runtime.clock import Clock
 from llmling.runtime.spans import chat_answered, chat_span
@@ -153,7 +153,7 @@ class _Tries:
         Raises:
             ModelError: There is none: the failure is final, the tries are used up or the deadline comes first.
         """
-        if isinstance(error, _DeadlineReached):
+        if isinstance(error, _DeadlineReached | NotAsked):
             raise error
         self._requests += error.attempts
         self._last = error

@@ -15,6 +15,7 @@ from llmling.runtime.calling import Calling
 from llmling.runtime.context import RunContext
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
+from llmling.runtime.scope import current_event
 from llmling.runtime.spans import run_completed, run_span
 from llmling.runtime.stream import Listener, silent
 from llmling.runtime.tracing import OpenSpan
@@ -52,9 +53,14 @@ class RunLoop:
             RunError: The run failed; `LimitExceeded` names the key to raise. Its `cost_usd` is what was spent.
         """
         progress = self._progress
-        async with self._profile.hooks.listening(progress.listen) as progress.listen:
-            with run_span(self._profile.agent, progress.model, progress.run_id, self._context.event) as span:
-                return await self._run(messages, span)
+        event = self._context.event
+        token = current_event.set(event)
+        try:
+            async with self._profile.hooks.listening(progress.listen) as progress.listen:
+                with run_span(self._profile.agent, progress.model, progress.run_id, event) as span:
+                    return await self._run(messages, span)
+        finally:
+            current_event.reset(token)
 
     async def _run(self, messages: Sequence[Message], span: OpenSpan) -> RunResult:
         progress = self._progress

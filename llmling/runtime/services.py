@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llmling import plugins
 from llmling.errors import StartupError
 from llmling.messages import RunResult
-from llmling.protocols import Engine, ToolProvider
+from llmling.protocols import Engine, Model, ToolProvider
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def _no_status_url(event_id: str) -> str | None:
     return None
 
 
+def _as_it_is(model: Model, agent: str) -> Model:
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The pool as its parts see it.
@@ -35,6 +40,8 @@ class Services:
     `folder` is the manifest's; relative paths start there. `ask(agent, prompt)` runs another agent, without its
     connections. `read_resource(server, uri)` reads from an MCP server. `engine`, `listeners` and `status_url` are
     there for triggers only; `status_url(event_id)` is the address of an event on the pool's server, None without one.
+    `agent` is the one a part belongs to, empty for parts of the pool; `around_model(model, agent)` returns what stands
+    in for a model, such as one that also records.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -45,3 +52,13 @@ class Services:
     listeners: Listeners | None = None
     status_url: Callable[[str], str | None] = _no_status_url
     providers: dict[str, ToolProvider] = field(default_factory=dict[str, ToolProvider])
+    agent: str = ""
+    around_model: Callable[[Model, str], Model] = _as_it_is
+
+    def model(self, config: Any) -> Model:
+        """Turn a model's config into the live model: the one way in which an agent's models are built.
+
+        A model that only asks others is left as it is; those it asks are built here too.
+        """
+        model: Model = plugins.create("models", config, self)
+        return model if getattr(model, "asks_others", False) else self.around_model(model, self.agent)
