@@ -25,6 +25,7 @@ from llmling.protocols import Delivery, Engine, Policy, Receipt, Trigger
 from llmling.runtime.agent import Agent
 from llmling.runtime.context import RunContext, current_run
 from llmling.runtime.node import Node, run_event
+from llmling.runtime.real_models import refusing
 from llmling.runtime.services import Services
 from llmling.runtime.team import Team
 from llmling.templates import TemplateFailed, expression
@@ -61,7 +62,12 @@ def open_engine(manifest: Manifest) -> Engine:
 
 
 def check_keys(manifest: Manifest, model: str | None = None, env: Mapping[str, str] | None = None) -> list[str]:
-    """Return a line for every model of an agent or team that needs a key that is not in the environment."""
+    """Return a line for every model of an agent or team that needs a key that is not in the environment.
+
+    None does while real models are refused, since none will be asked.
+    """
+    if refusing():
+        return []
     env = os.environ if env is None else env
     if model is not None:
         missing = missing_key(_model_config.validate_python(model), env)

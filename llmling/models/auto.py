@@ -9,14 +9,14 @@ import os
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import aiohttp
 
-from llmling import plugins
 from llmling.manifest.models import AutoModelConfig, DemoModelConfig, LiteLLMModelConfig
 from llmling.models.keys import KEYS
 from llmling.protocols import Model, ModelRequest, ModelResponse, TextDelta
+from llmling.runtime.real_models import refuse_real
 from llmling.runtime.services import Services
 
 logger = logging.getLogger("llmling.models.auto")
@@ -160,6 +160,8 @@ async def _choice(env: Mapping[str, str]) -> AutoChoice:
 class AutoModel:
     """Chooses on the first request, once, and passes everything on to what it chose."""
 
+    asks_others = True
+
     def __init__(self, config: AutoModelConfig, services: Services) -> None:
         self._config = config
         self._services = services
@@ -180,7 +182,7 @@ class AutoModel:
         """Choose now, for whoever wants to show the name and the notice before the first request."""
         if self._choice is None:
             choice = await _choice(os.environ)
-            self._model = cast("Model", plugins.create("models", choice.config, self._services))
+            self._model = self._services.model(choice.config)
             self._choice = choice
         return self._choice
 
@@ -199,7 +201,10 @@ class AutoModel:
                 await parts.aclose()
 
     async def _chosen(self) -> Model:
-        await self.resolve()
+        choice = await self.resolve()
+        if not isinstance(choice.config, DemoModelConfig):
+            # Also a server on this machine: which one is found there is no matter of the test.
+            refuse_real(choice.config.name, self._services.agent)
         assert self._model is not None  # noqa: S101 - set by resolve
         return self._model
 

@@ -25,6 +25,7 @@ from llmling.models.failure import model_error
 from llmling.models.keys import base_url, is_loopback, key_of, missing_key, provider_of
 from llmling.models.wire import Answer, read_usage, wire_messages, wire_schema, wire_tools
 from llmling.protocols import ModelRequest, ModelResponse, TextDelta
+from llmling.runtime.real_models import refuse_real
 from llmling.runtime.services import Services
 
 logger = logging.getLogger("llmling.models")
@@ -63,6 +64,7 @@ class LiteLLMModel:
 
     def __init__(self, config: LiteLLMModelConfig, services: Services | None = None) -> None:
         self._config = config
+        self._agent = services.agent if services else ""
         self._route: _Route | None = None
 
     @property
@@ -119,6 +121,9 @@ class LiteLLMModel:
         yield call.response(answer, usage)
 
     async def _ready(self) -> _Route:
+        base = base_url(self._config, os.environ)
+        if base is None or not is_loopback(base):
+            refuse_real(self.name, self._agent)
         missing = missing_key(self._config, os.environ)
         if missing is not None:
             raise ModelError(str(missing), provider=missing.provider, attempts=0)
