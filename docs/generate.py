@@ -45,6 +45,7 @@ SECTIONS = {
     "AutoModelConfig": "model: auto",
     "DemoModelConfig": "model: demo",
     "ScriptModelConfig": "model: script",
+    "ReplayModelConfig": "model: replay",
     "LiteLLMModelConfig": "model: litellm",
     "Price": "price",
     "FallbackModelConfig": "model: fallback",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmling.errors import EngineBusy, EngineError, LLMlingError
+from llmling.errors import EngineBusy, EngineError, LLMlingError, StartupError
 from llmling.events import Event
 from llmling.manifest.root import Manifest
 from llmling.manifest.triggers import TriggerBase
@@ -68,15 +68,17 @@ async def fire(
     data: Any = None,
     dry_run: bool = False,
     model: str | None = None,
+    record: str | Path | None = None,
     timeout_s: float | None = None,
 ) -> FireResult:
     """Send one event through a trigger: into the serving process when there is one, else run it here.
 
-    A file trigger takes `file`, a webhook or schedule `data`. Returns when the event is settled, or after
-    `timeout_s` with a record that is not.
+    A file trigger takes `file`, a webhook or schedule `data`. `record` is as for `AgentPool`. Returns when the event
+    is settled, or after `timeout_s` with a record that is not.
 
     Raises:
         LookupError: There is no such trigger; the message lists those there are.
+        StartupError: Another process serves the manifest, so it cannot be recorded here.
         LLMlingError: The file cannot be read, or the engine cannot be used.
     """
     node, config = _find(manifest, trigger)
@@ -89,15 +91,41 @@ async def fire(
     while True:
         if manifest.engine.type != "memory":
             async with open_engine(manifest) as engine:
-                record = await _served(engine, Source(config, node, engine), event, ends)
-            if record is not None:
-                return FireResult(event, node, wanted, prompt, why_not, record, served=True)
+                if record is not None and getattr(engine, "serving", False):
+                    raise StartupError(
+                        "another process serves this manifest and would run the event: stop it, or start it with "
+                        "--record",
+                        usage=True,
+                    )
+                settled = await _served(engine, Source(config, node, engine), event, ends)
+            if settled is not None:
+                return FireResult(event, node, wanted, prompt, why_not, settled, served=True)
+        pool = AgentPool[None](manifest, model=model, record=record)
         try:
-            record = await _here(manifest, config, node, event, model, ends)
+            settled = await _here(pool, config, node, event, ends)
         except EngineBusy:
             # Somebody has begun to serve since we looked.
             continue
-        return FireResult(event, node, wanted, prompt, why_not, record)
+        return FireResult(event, node, wanted, prompt, why_not, settled)
+
+
+async def fire_in(
+    pool: AgentPool[Any], trigger: str, *, file: Path | None = None, data: Any = None, timeout_s: float | None = None
+) -> EventRecord:
+    """Send one event through a trigger of a pool that was entered, and return what became of it and its whole chain.
+
+    Raises:
+        LookupError: There is no such trigger; the message lists those there are.
+        TimeoutError: It is not settled after `timeout_s`.
+        LLMlingError: The file cannot be read, or the pool has no trigger to fire.
+    """
+    node, config = _find(pool.manifest, trigger)
+    event, _ = await asyncio.to_thread(event_by_hand, config, pool.manifest.folder, file=file, data=data)
+    ends = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+    settled = await _in(pool, config, node, event, ends)
+    if settled is None or settled.status not in {"done", "dead"}:
+        raise TimeoutError(f"event {event.id} of trigger {trigger!r} is not settled after {timeout_s:g} s")
+    return settled
 
 
 async def _served(engine: Engine, source: Source, event: Event, ends: float | None) -> EventRecord | None:
@@ -118,18 +146,19 @@ def _left_s(ends: float | None) -> float | None:
     return None if ends is None else max(0.0, ends - asyncio.get_running_loop().time())
 
 
-async def _here(
-    manifest: Manifest, config: Any, node: str, event: Event, model: str | None, ends: float | None
-) -> EventRecord | None:
-    pool = AgentPool[None](manifest, model=model)
+async def _here(pool: AgentPool[None], config: Any, node: str, event: Event, ends: float | None) -> EventRecord | None:
     pool.arm = False
     async with pool:
-        engine = pool.engine
-        if engine is None:
-            raise LLMlingError("no trigger of this manifest is enabled: set `enabled: true` to fire one")
-        await Source(config, node, engine).emit(event)
-        await engine.wait(event.id, _left_s(ends))
-        return await engine.inspect(event.id)
+        return await _in(pool, config, node, event, ends)
+
+
+async def _in(pool: AgentPool[Any], config: Any, node: str, event: Event, ends: float | None) -> EventRecord | None:
+    engine = pool.engine
+    if engine is None:
+        raise LLMlingError("no trigger of this manifest is enabled: set `enabled: true` to fire one")
+    receipt = await Source(config, node, engine).emit(event)
+    await engine.wait(receipt.event_id, _left_s(ends))
+    return await engine.inspect(receipt.event_id)
 
 
 def _find(manifest: Manifest, trigger: str) -> tuple[str, TriggerBase]:

@@ -9,7 +9,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llmling.errors import Problem
-from llmling.manifest.models import AutoModelConfig, FallbackModelConfig, LiteLLMModelConfig, ScriptModelConfig
+from llmling.manifest.models import (
+    AutoModelConfig,
+    FallbackModelConfig,
+    LiteLLMModelConfig,
+    ReplayModelConfig,
+    ScriptModelConfig,
+)
 from llmling.manifest.root import Manifest
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, WebhookTriggerConfig
@@ -172,6 +178,8 @@ def model_name(config: Any) -> str:
             return config.name
         case ScriptModelConfig():
             return f"demo:{config.path}"
+        case ReplayModelConfig():
+            return f"replay:{config.path}"
         case FallbackModelConfig():
             return " | ".join(model_name(model) for model in config.models)
         case AutoModelConfig():

@@ -19,6 +19,7 @@ from llmling import plugins
 from llmling.errors import EngineError, StartupError
 from llmling.exporters.choose import exporter
 from llmling.manifest.root import Manifest
+from llmling.models.cassettes.recording import recorded
 from llmling.protocols import Engine, EventRecord, Trigger
 from llmling.report import AgentState, ServerState, StartReport, TriggerState
 from llmling.runtime.agent import Agent
@@ -48,7 +49,9 @@ class AgentPool(Generic[TDeps]):
     takes up what an earlier process left, and arms the triggers. Leaving drains: triggers stop, running work gets
     `limits.drain_timeout_s`, the rest continues at the next start. It installs no signal handlers.
 
-    `model` replaces the model of every agent. `on_event` hears of every event that is done or dead.
+    `model` replaces the model of every agent. `record` is a file, relative to the manifest's folder, in which every
+    model request and its answer is kept; `model="replay:FILE"` answers from it. `on_event` hears of every event that
+    is done or dead.
 
     Example:
         >>> async with AgentPool("agents.yml") as pool:
@@ -68,14 +71,19 @@ class AgentPool(Generic[TDeps]):
         model: str | None = None,
         agents: Mapping[str, Agent[Any]] | None = None,
         on_event: Callable[[EventRecord], None] | None = None,
+        record: str | Path | None = None,
     ) -> None:
         self.manifest = manifest if isinstance(manifest, Manifest) else manifests.load(manifest or {"agents": {}})
         self._parallel = parallel_load
         self._model = model
+        self._record = record
+        self._told = f"every model request and its answer is recorded in {record}" if record else ""
         self._on_event = on_event
         self._serving = triggers and self.manifest.triggered
         self.arm = True
         self._given = dict(agents or {})
+        if record and self._given:
+            raise ValueError("record= cannot be used with agents=: their models are built already")
         self._graph = Graph()
         self._stack = AsyncExitStack()
         self._tasks = TaskSet()
@@ -160,8 +168,10 @@ class AgentPool(Generic[TDeps]):
         await self._stack.enter_async_context(exporter(os.environ))
         await self._stack.enter_async_context(http_scope())
         await self._stack.enter_async_context(self._tasks)
+        around_model = await self._stack.enter_async_context(recorded(self._record, self.manifest.folder))
         services = Services(
             folder=self.manifest.folder,
+            around_model=around_model,
             ask=self._graph.ask,
             read_resource=self._graph.read_resource,
             providers=self._graph.providers,
@@ -341,7 +351,7 @@ class AgentPool(Generic[TDeps]):
                 for name, server in self._graph.providers.items()
             ),
             server_url=self._health.url if self._health else None,
-            notices=tuple(dict.fromkeys(node.notice for node in self._runnables.values() if node.notice)),
+            notices=tuple(dict.fromkeys(n for n in (*(r.notice for r in self._runnables.values()), self._told) if n)),
             seconds=self._seconds,
         )
 

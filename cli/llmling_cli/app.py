@@ -74,6 +74,10 @@ File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="The manif
 Model: TypeAlias = Annotated[
     str | None, typer.Option(metavar="M", help="Model of every agent, such as ollama/llama3.2 or demo.")
 ]
+Record: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="F", help="Keep every model request and its answer in a cassette beside the manifest."),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 EventId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
 AnyEventId: TypeAlias = Annotated[str | None, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
@@ -115,6 +119,7 @@ def options(
 def serve(
     file: File,
     model: Model = None,
+    record: Record = None,
     json: Json = False,
     log_format: Annotated[LogFormat, typer.Option(help="Log records on standard error.")] = LogFormat.text,
 ) -> None:
@@ -124,7 +129,9 @@ def serve(
     """
     manifest = _work("opening").announce(file, json=json)
     raise typer.Exit(
-        _work("serve").serve(manifest, model=model, json=json, log_format=log_format.value, debug=debugging())
+        _work("serve").serve(
+            manifest, model=model, record=record, json=json, log_format=log_format.value, debug=debugging()
+        )
     )
 
 
@@ -136,13 +143,16 @@ def run(
         str | None, typer.Argument(metavar="PROMPT", help="Absent: standard input.", show_default=False)
     ] = None,
     model: Model = None,
+    record: Record = None,
     json: Json = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
 ) -> None:
     """Run one agent once and print its answer."""
     text = _work("opening").prompt(prompt)
     manifest = _work("opening").open_manifest(file)
-    raise typer.Exit(_work("run").run(manifest, agent, text, model=model, json=json, stream=stream, debug=debugging()))
+    raise typer.Exit(
+        _work("run").run(manifest, agent, text, model=model, record=record, json=json, stream=stream, debug=debugging())
+    )
 
 
 @app.command()
@@ -181,6 +191,7 @@ def fire(
     data: Annotated[str | None, typer.Option(metavar="JSON", help="The event's data.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")] = False,
     model: Model = None,
+    record: Record = None,
     json: Json = False,
 ) -> None:
     """Send one event through a trigger.
@@ -191,7 +202,15 @@ def fire(
     manifest = _work("opening").open_manifest(file)
     raise typer.Exit(
         _work("fire").fire(
-            manifest, trigger, file=payload, data=event_data, dry_run=dry_run, model=model, json=json, debug=debugging()
+            manifest,
+            trigger,
+            file=payload,
+            data=event_data,
+            dry_run=dry_run,
+            model=model,
+            record=record,
+            json=json,
+            debug=debugging(),
         )
     )
 

@@ -22,13 +22,14 @@ def fire(
     data: Any,
     dry_run: bool,
     model: str | None,
+    record: str | None,
     json: bool,
     debug: bool,
 ) -> int:
     """Send one event through a trigger, print what became of it and return the exit code."""
     console.log_to_stderr("text", debug=debug)
     try:
-        result = asyncio.run(send(manifest, trigger, file=file, data=data, dry_run=dry_run, model=model))
+        result = asyncio.run(send(manifest, trigger, file=file, data=data, dry_run=dry_run, model=model, record=record))
     except LookupError as error:
         raise StartupError(str(error.args[0]), usage=True) from None
     if dry_run:
@@ -44,6 +45,8 @@ def fire(
         if (answer := answer_of(result.record)) is not None:
             console.say()
             console.say(console.plain(answer))
+        if result.record.error is not None:
+            console.complain(result.record.error, "red")
     if result.why_not:
         console.complain(f"! the trigger itself would not have taken it: {result.why_not}", "yellow")
     return 0 if result.record is not None and result.record.status == "done" else 1

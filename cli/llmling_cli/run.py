@@ -16,7 +16,15 @@ from llmling_cli import console
 
 
 def run(
-    manifest: Manifest, agent: str, prompt: str, *, model: str | None, json: bool, stream: bool, debug: bool
+    manifest: Manifest,
+    agent: str,
+    prompt: str,
+    *,
+    model: str | None,
+    record: str | None,
+    json: bool,
+    stream: bool,
+    debug: bool,
 ) -> int:
     """Run an agent or team once, its connections included, print its answer and return the exit code.
 
@@ -29,11 +37,12 @@ def run(
     console.log_to_stderr("text", debug=debug)
     # The notice of the report says it, once.
     logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
-    return asyncio.run(_run(manifest, agent, prompt, model, json=json, stream=stream))
+    pool = AgentPool[None](manifest, triggers=False, model=model, record=record)
+    return asyncio.run(_run(pool, agent, prompt, json=json, stream=stream))
 
 
-async def _run(manifest: Manifest, name: str, prompt: str, model: str | None, *, json: bool, stream: bool) -> int:
-    async with AgentPool[None](manifest, triggers=False, model=model) as pool:
+async def _run(pool: AgentPool[None], name: str, prompt: str, *, json: bool, stream: bool) -> int:
+    async with pool:
         for notice in pool.report.notices:
             console.complain(f"! {notice}", "yellow")
         # The process ends with this run, so what it sets off downstream is waited for.

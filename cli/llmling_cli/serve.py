@@ -26,21 +26,27 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(
-    manifest: Manifest, *, model: str | None, json: bool, log_format: Literal["text", "json"], debug: bool
+    manifest: Manifest,
+    *,
+    model: str | None,
+    record: str | None,
+    json: bool,
+    log_format: Literal["text", "json"],
+    debug: bool,
 ) -> int:
     """Run the pool until SIGINT or SIGTERM and return the exit code; a second signal ends the process at once."""
     console.log_to_stderr(log_format, debug=debug)
     if not json:
         # The notice of the report says it, once.
         logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
-    return asyncio.run(_serve(manifest, model, json=json))
+    return asyncio.run(_serve(manifest, model, record, json=json))
 
 
-async def _serve(manifest: Manifest, model: str | None, *, json: bool) -> int:
+async def _serve(manifest: Manifest, model: str | None, record: str | None, *, json: bool) -> int:
     with _Signals() as signals:
         try:
             lines = _Lines(json=json)
-            async with lines, AgentPool[None](manifest, model=model, on_event=lines.add) as pool:
+            async with lines, AgentPool[None](manifest, model=model, on_event=lines.add, record=record) as pool:
                 lines.pool = pool
                 signals.armed()
                 with _lasting():

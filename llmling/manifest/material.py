@@ -1,4 +1,4 @@
-"""What a manifest names outside itself: Python objects, files and folders, demo scripts."""
+"""What a manifest names outside itself: Python objects, files and folders, demo scripts, cassettes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pydantic import BaseModel
 
 from llmling import plugins
 from llmling.manifest.agents import AgentConfig
+from llmling.manifest.cassettes import read_cassette
 from llmling.manifest.draft import Draft
 from llmling.manifest.hooks import hook_methods
 from llmling.manifest.importing import ImportFailed, import_object
 from llmling.manifest.knowledge import FileKnowledgeConfig, FolderKnowledgeConfig
-from llmling.manifest.models import FallbackModelConfig, ScriptModelConfig
+from llmling.manifest.models import FallbackModelConfig, ReplayModelConfig, ScriptModelConfig
 from llmling.manifest.nodes import Loc, ScalarNode, find
 from llmling.manifest.outputs import TYPES, faults
 from llmling.manifest.pool import SqliteEngineConfig
@@ -34,7 +35,7 @@ def check_material(draft: Draft) -> None:
         if (draft.folder / path).is_dir():
             draft.problem(draft.engine, ("path",), "LL310", f'"{path}" is a folder; name a file in it')
     objects: dict[str, Any] = {}
-    scripts: set[str] = set()
+    scripts: set[tuple[str, str]] = set()
     for _, part in draft.nodes():
         for loc, path, shape in _named(part):
             if path not in objects:
@@ -46,9 +47,9 @@ def check_material(draft: Draft) -> None:
             if isinstance(part.config.output, Mapping):
                 _check_output(draft, part, part.config.output)
         for loc, script in _scripts(part.config.model, ("model",)):
-            if script.path not in scripts:
-                _check_script(draft, part, (*loc, "path"), script.path)
-            scripts.add(script.path)
+            if (script.type, script.path) not in scripts:
+                _check_script(draft, part, (*loc, "path"), script)
+            scripts.add((script.type, script.path))
 
 
 def _named(part: Part) -> Iterator[tuple[Loc, str, str]]:
@@ -140,17 +141,19 @@ def _missing(draft: Draft, part: Part, loc: Loc, kind: str, path: str) -> None:
     )
 
 
-def _scripts(model: Any, loc: Loc) -> Iterator[tuple[Loc, ScriptModelConfig]]:
-    if isinstance(model, ScriptModelConfig):
+def _scripts(model: Any, loc: Loc) -> Iterator[tuple[Loc, ScriptModelConfig | ReplayModelConfig]]:
+    if isinstance(model, ScriptModelConfig | ReplayModelConfig):
         yield loc, model
     elif isinstance(model, FallbackModelConfig):
         for index, item in enumerate(model.models):
             yield from _scripts(item, (*loc, "models", index))
 
 
-def _check_script(draft: Draft, part: Part, loc: Loc, path: str) -> None:
+def _check_script(draft: Draft, part: Part, loc: Loc, script: ScriptModelConfig | ReplayModelConfig) -> None:
+    path = script.path
+    read = read_script if isinstance(script, ScriptModelConfig) else read_cassette
     try:
-        read_script(draft.folder / path, Source(os.path.join(draft.shown, path)), draft.report)  # noqa: PTH118
+        read(draft.folder / path, Source(os.path.join(draft.shown, path)), draft.report)  # noqa: PTH118
     except FileNotFoundError:
         _missing(draft, part, loc, "file", path)
     except OSError as error:

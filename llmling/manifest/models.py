@@ -38,6 +38,14 @@ class ScriptModelConfig(Config):
     """YAML list of entries `{match, reply, tool_calls, delay_s, error, usage, times}`; the first match answers."""
 
 
+class ReplayModelConfig(Config):
+    """Answers from a cassette that `--record` wrote; nobody is asked."""
+
+    type: Literal["replay"] = "replay"
+    path: RelativePath
+    """The cassette."""
+
+
 class LiteLLMModelConfig(Config):
     """Any model litellm can reach."""
 
@@ -66,17 +74,21 @@ def model_shorthand(value: Any) -> Any:
         return value
     if value in {"auto", "demo"}:
         return {"type": value}
-    if value.startswith("demo:"):
-        path = value.removeprefix("demo:")
-        return {"type": "script", "path": Located(path, value.prefix) if isinstance(value, Located) else path}
-    if value.startswith("replay:"):
-        raise ValueError("model 'replay:' comes with a later release; use 'demo:script.yml' until then")
+    for prefix, kind in (("demo:", "script"), ("replay:", "replay")):
+        if value.startswith(prefix):
+            path = value.removeprefix(prefix)
+            return {"type": kind, "path": Located(path, value.prefix) if isinstance(value, Located) else path}
     return {"type": "litellm", "name": value}
 
 
 ModelMapping = Annotated[
     Annotated[
-        AutoModelConfig | DemoModelConfig | ScriptModelConfig | LiteLLMModelConfig | FallbackModelConfig,
+        AutoModelConfig
+        | DemoModelConfig
+        | ScriptModelConfig
+        | ReplayModelConfig
+        | LiteLLMModelConfig
+        | FallbackModelConfig,
         Discriminator("type"),
     ],
     plugged("models"),

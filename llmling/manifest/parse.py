@@ -63,13 +63,13 @@ class _Frame:
         self.merges: list[tuple[ScalarNode, Node]] = []
 
 
-def decode(data: bytes, source: Source, report: Report) -> str | None:
+def decode(data: bytes, source: Source, report: Report, most: int = MAX_BYTES) -> str | None:
     """Return the text of a file, or None when it is too large or not printable UTF-8; fills `source.lines`."""
-    if len(data) > MAX_BYTES:
+    if len(data) > most:
         report.add(
             Place(source),
             "LL003",
-            f"the file has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed",
+            f"the file has {len(data):,} bytes; at most {most:,} are allowed",
             hint="split it with `include:`",
         )
         return None

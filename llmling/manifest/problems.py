@@ -55,6 +55,7 @@ CODES = {
     "LL310": "a file or folder does not exist",
     "LL311": "a demo script is not usable",
     "LL312": "two tools of an agent share a name",
+    "LL313": "a cassette is not usable",
     # 4xx: safety
     "LL401": "an agent would trigger itself through a file",
     "LL402": "connections form a cycle without a condition",

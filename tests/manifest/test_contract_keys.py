@@ -117,6 +117,7 @@ agents:
     model:
       type: fallback
       models: [openai/gpt-4o-mini, anthropic/claude-3-5-haiku-latest]
+  recorded: {model: "replay:cassette.yml"}
 teams:
   desk: {mode: parallel, members: [analyzer, critic]}
   front: {mode: pick, members: [{name: analyzer, when: "'x' in message.text"}, critic]}
@@ -128,7 +129,6 @@ x-anything: ignored
 
 LATER = {
     "engine": "engine: {type: nats, servers: ['nats://127.0.0.1:4222'], replicas: 1, lease_s: 15}",
-    "replay": "agents: {a: {model: 'replay:cassette.yml'}}",
     "shared session": "agents: {a: {session: shared}}",
     "session key": "agents: {a: {session: '{{ event.data.user }}'}}",
     "overlap": "agents: {a: {triggers: [{type: webhook, overlap: skip}]}}",
@@ -189,6 +189,7 @@ def test_every_key_of_the_example_works_or_is_refused_by_name(tmp_path: Path) ->
     (tmp_path / "my_module.py").write_text("".join(f"def {name}(a): ...\n" for name in names))
     (tmp_path / "handbook.md").write_text("x")
     (tmp_path / "kb").mkdir()
+    (tmp_path / "cassette.yml").write_text("version: 1\nexchanges: []\n")
     file = tmp_path / "m.yml"
     file.write_text(EXAMPLE)
     env = {"SEARCH_TOKEN": "s", "HOOK_SECRET": "h", "OUT_SECRET": "o", "KEY": "k"}

@@ -1,0 +1,1 @@
+"""Cassettes: model requests recorded once and answered from the file ever after."""
