@@ -124,7 +124,7 @@ async def fire_in(
     ends = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
     settled = await _in(pool, config, node, event, ends)
     if settled is None or settled.status not in {"done", "dead"}:
-        raise TimeoutError(f"event {event.id} of trigger {trigger!r} is not settled after {timeout_s:g} s")
+        raise TimeoutError(f"event {event.id} of trigger {trigger!r} is not settled after {timeout_s} s")
     return settled
 
 
@@ -155,7 +155,10 @@ async def _here(pool: AgentPool[None], config: Any, node: str, event: Event, end
 async def _in(pool: AgentPool[Any], config: Any, node: str, event: Event, ends: float | None) -> EventRecord | None:
     engine = pool.engine
     if engine is None:
-        raise LLMlingError("no trigger of this manifest is enabled: set `enabled: true` to fire one")
+        raise LLMlingError(
+            "no trigger of this manifest is enabled: set `enabled: true` to fire one, and open the pool without "
+            "triggers=False"
+        )
     receipt = await Source(config, node, engine).emit(event)
     await engine.wait(receipt.event_id, _left_s(ends))
     return await engine.inspect(receipt.event_id)

@@ -9,9 +9,11 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+from llmling.firing import fire_in as fire
 from llmling.models.scripted import ScriptedModel
+from llmling.runtime.real_models import no_real_models
 
-__all__ = ["FakeClock", "ScriptedModel", "drop_file"]
+__all__ = ["FakeClock", "ScriptedModel", "drop_file", "fire", "no_real_models"]
 
 
 class FakeClock:

@@ -212,11 +212,12 @@ async def test_a_serving_process_records_until_it_is_killed_and_fire_leaves_that
     (tmp_path / "agents.yml").write_text(DEMO.replace("PORT", str(free_port())))
     (tmp_path / "c.yml").write_text("what was here before")
     async with Serve(tmp_path, "agents.yml", "--record", "c.yml", "--model", "demo") as serve:
+        manifest = load(tmp_path / "agents.yml")
         for number in range(3):
-            status, _, _ = await llmling(tmp_path, "fire", "agents.yml", "hook", "--data", f'"Event {number}."')
-            assert status == 0
-        status, _, err = await llmling(tmp_path, "fire", "agents.yml", "hook", "--data", "1", "--record", "d.yml")
-        assert (status, "another process serves this manifest" in err) == (2, True)
+            result = await fire(manifest, "hook", data=f"Event {number}.")
+            assert (result.served, result.record and result.record.status) == (True, "done")
+        with pytest.raises(StartupError, match="another process serves this manifest"):
+            await fire(manifest, "hook", data="more", record="d.yml")
         await until(lambda: len(serve.events) == 3, "three events")
         await serve.kill()
     entries = yaml.safe_load((tmp_path / "c.yml").read_text())["exchanges"]
