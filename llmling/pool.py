@@ -16,12 +16,13 @@ from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
+from llmling.arming import Triggers
 from llmling.errors import EngineError, StartupError
 from llmling.exporters.choose import exporter
 from llmling.manifest.root import Manifest
 from llmling.models.cassettes.recording import recorded
-from llmling.protocols import Engine, EventRecord, Trigger
-from llmling.report import AgentState, ServerState, StartReport, TriggerState
+from llmling.protocols import Engine, EventRecord
+from llmling.report import AgentState, ServerState, StartReport
 from llmling.runtime.agent import Agent
 from llmling.runtime.delivery import Deliveries
 from llmling.runtime.http import http_scope
@@ -35,7 +36,7 @@ from llmling.runtime.team import Team
 from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
-from llmling.wiring import Graph, Source, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
+from llmling.wiring import Graph, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
 
 logger = logging.getLogger("llmling")
 TRY_ENGINE_S = 2.0
@@ -87,8 +88,7 @@ class AgentPool(Generic[TDeps]):
         self._graph = Graph()
         self._stack = AsyncExitStack()
         self._tasks = TaskSet()
-        self._triggers: list[tuple[Source, Trigger]] = []
-        self._broken: dict[str, str] = {}
+        self._triggers = Triggers()
         self._engine: Engine | None = None
         self._health: Health | None = None
         self._deliveries: Deliveries | None = None
@@ -221,7 +221,7 @@ class AgentPool(Generic[TDeps]):
             # Before the engine starts, since it tells at once which events settled while nobody listened.
             status_url = self._health.event_url if self._health else _no_url
             services = with_engine(services, engine, listeners, status_url)
-            self._triggers = build_triggers(self.manifest, services, engine)
+            self._triggers = Triggers(build_triggers(self.manifest, services, engine))
         await engine.start(
             deliveries,
             policies(self.manifest),
@@ -235,58 +235,19 @@ class AgentPool(Generic[TDeps]):
             await self._arm(listeners)
 
     async def _arm(self, listeners: Listeners) -> None:
-        armed = TaskSet()
-        loop = asyncio.get_running_loop()
-        ready: list[asyncio.Future[None]] = []
-        for source, trigger in self._triggers:
-            future: asyncio.Future[None] = loop.create_future()
-            ready.append(future)
-            armed.spawn(self._keep(source, trigger, future), name=f"trigger {trigger.name}")
-
         async def disarm() -> None:
             self._draining = listeners.draining = True
-            await armed.cancel()
+            await self._triggers.disarm()
 
         self._stack.push_async_callback(disarm)
-        outcomes = await asyncio.gather(*ready, return_exceptions=True)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if errors:
-            usage = any(isinstance(error, StartupError) and error.usage for error in errors)
-            raise StartupError("\n".join(str(error) for error in errors), usage=usage)
-
-    async def _keep(self, source: Source, trigger: Trigger, ready: asyncio.Future[None]) -> None:
-        name, pause_s = trigger.name, 1.0
-
-        def started() -> None:
-            self._broken.pop(name, None)
-            if not ready.done():
-                ready.set_result(None)
-
-        while True:
-            try:
-                await trigger.run(source.emit, started)
-                why = "it ended"
-            except Exception as error:  # noqa: BLE001 - the supervised border around triggers
-                if not ready.done():
-                    place = "" if isinstance(error, StartupError) else f"trigger {name!r}: {type(error).__name__}: "
-                    usage = isinstance(error, StartupError) and error.usage
-                    ready.set_exception(StartupError(f"{place}{error}", usage=usage))
-                    return
-                why = f"{type(error).__name__}: {error}"
-            self._broken[name] = why
-            logger.error("trigger %r stopped: %s; it is armed again in %.0f s", name, why, pause_s)
-            await asyncio.sleep(pause_s)
-            pause_s = min(60.0, pause_s * 2)
+        await self._triggers.arm()
 
     # --- going on --------------------------------------------------------------------------------------------------
 
     def _settled(self, record: EventRecord) -> None:
         self._cost_usd += record.cost_usd or 0.0
         event_settled(record)
-        trigger = next((trigger for _, trigger in self._triggers if trigger.name == record.trigger), None)
-        if trigger is not None:
-            told = trigger.settled(record.event, record.status, record.error)
-            self._tasks.spawn(told, name=f"end of event {record.id}")
+        self._tasks.spawn(self._triggers.settled(record), name=f"end of event {record.id}")
         if self._on_event is not None:
             self._on_event(record)
 
@@ -308,7 +269,7 @@ class AgentPool(Generic[TDeps]):
 
     def ready(self) -> Sequence[str]:
         """Return why the pool is not ready to take events; nothing when it is."""
-        reasons = [f"trigger {name!r}: {why}" for name, why in self._broken.items()]
+        reasons = [f"trigger {name!r}: {why}" for name, why in self._triggers.broken.items()]
         for name, config in self.manifest.mcp_servers.items():
             server = self._graph.providers.get(name)
             if config.required and server is not None and server.state != "ready":
@@ -342,10 +303,7 @@ class AgentPool(Generic[TDeps]):
         """What is running right now, for people."""
         return StartReport(
             agents=tuple(self._agent_state(name, agent) for name, agent in self.agents.items()),
-            triggers=tuple(
-                TriggerState(trigger.name, source.config.type, source.node, trigger.place)
-                for source, trigger in self._triggers
-            ),
+            triggers=self._triggers.states,
             servers=tuple(
                 ServerState(name, server.state, server.reason or "", len(server.tools()), server.ready_s)
                 for name, server in self._graph.providers.items()

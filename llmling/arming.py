@@ -1,0 +1,84 @@
+"""The triggers of a pool: armed together, each armed again when it breaks, disarmed before anything else stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from llmling.errors import StartupError
+from llmling.protocols import EventRecord, Trigger
+from llmling.report import TriggerState
+from llmling.runtime.tasks import TaskSet
+from llmling.wiring import Source
+
+logger = logging.getLogger("llmling")
+
+
+class Triggers:
+    """Runs triggers until `disarm`. `broken` says why one is not armed right now, by its name."""
+
+    def __init__(self, triggers: Sequence[tuple[Source, Trigger]] = ()) -> None:
+        self._triggers = triggers
+        self._tasks = TaskSet()
+        self.broken: dict[str, str] = {}
+
+    @property
+    def states(self) -> tuple[TriggerState, ...]:
+        """What listens where, for people."""
+        return tuple(
+            TriggerState(trigger.name, source.config.type, source.node, trigger.place)
+            for source, trigger in self._triggers
+        )
+
+    async def arm(self) -> None:
+        """Return once every trigger is armed.
+
+        Raises:
+            StartupError: One of them can never be.
+        """
+        loop = asyncio.get_running_loop()
+        ready: list[asyncio.Future[None]] = []
+        for source, trigger in self._triggers:
+            future: asyncio.Future[None] = loop.create_future()
+            ready.append(future)
+            self._tasks.spawn(self._keep(source, trigger, future), name=f"trigger {trigger.name}")
+        outcomes = await asyncio.gather(*ready, return_exceptions=True)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if errors:
+            usage = any(isinstance(error, StartupError) and error.usage for error in errors)
+            raise StartupError("\n".join(str(error) for error in errors), usage=usage)
+
+    async def disarm(self) -> None:
+        """Stop every trigger."""
+        await self._tasks.cancel()
+
+    async def settled(self, record: EventRecord) -> None:
+        """Tell a trigger that one of its events is done or dead."""
+        for _, trigger in self._triggers:
+            if trigger.name == record.trigger:
+                await trigger.settled(record.event, record.status, record.error)
+
+    async def _keep(self, source: Source, trigger: Trigger, ready: asyncio.Future[None]) -> None:
+        name, pause_s = trigger.name, 1.0
+
+        def started() -> None:
+            self.broken.pop(name, None)
+            if not ready.done():
+                ready.set_result(None)
+
+        while True:
+            try:
+                await trigger.run(source.emit, started)
+                why = "it ended"
+            except Exception as error:  # noqa: BLE001 - the supervised border around triggers
+                if not ready.done():
+                    place = "" if isinstance(error, StartupError) else f"trigger {name!r}: {type(error).__name__}: "
+                    usage = isinstance(error, StartupError) and error.usage
+                    ready.set_exception(StartupError(f"{place}{error}", usage=usage))
+                    return
+                why = f"{type(error).__name__}: {error}"
+            self.broken[name] = why
+            logger.error("trigger %r stopped: %s; it is armed again in %.0f s", name, why, pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(60.0, pause_s * 2)
