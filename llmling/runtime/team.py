@@ -135,7 +135,7 @@ class Team(Member):
             self._picker = ByCondition(name, [(member.name, member.when) for member in config.members])
         else:
             chosen = model if model is not None else config.model or AutoModelConfig()
-            self.model = live_model(chosen, services)
+            self.model = live_model(chosen, replace(services, agent=name))
             self._picker = ByModel(name, self.model, self.members, config.instructions, services.clock)
 
     @property

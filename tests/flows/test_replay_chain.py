@@ -194,6 +194,29 @@ async def test_auto_is_recorded_at_what_it_asked(tmp_path: Path, monkeypatch: py
     assert exchange["replies"][0]["model"] == "openai/gpt-4o-mini"
 
 
+TEAM = """\
+agents:
+  billing: {model: demo, description: Money}
+  support: {model: demo, description: Machines}
+teams:
+  desk: {mode: pick, members: [billing, support], model: "demo:pick.yml"}
+"""
+
+
+async def test_a_team_that_picks_is_recorded_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "agents.yml").write_text(TEAM)
+    (tmp_path / "pick.yml").write_text("""- reply: '{"member": "support"}'\n""")
+    async with AgentPool(tmp_path / "agents.yml", record="c.yml") as pool:
+        first = await pool.get_team("desk").run("It is broken.")
+    entries = yaml.safe_load((tmp_path / "c.yml").read_text())["exchanges"]
+    assert [entry["agent"] for entry in entries] == ["desk", "support"]
+    async with AgentPool(tmp_path / "agents.yml", model="replay:c.yml") as pool:
+        second = await pool.get_team("desk").run("It is broken.")
+        assert second.content == first.content
+        with pytest.raises(NotAsked, match=r"agent 'desk', replay:c\.yml: this request was not recorded"):
+            await pool.get_team("desk").run("It is lost.")
+
+
 async def test_what_cannot_be_recorded_says_so(tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_text("version: 1\nexchanges: []\n")
     manifest = {"agents": {"a": {"model": f"replay:{tmp_path}/c.yml"}}}
