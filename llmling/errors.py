@@ -7,7 +7,7 @@ LLMlingError
 │   ├── EngineBusy           another process holds it
 │   └── Full                 no room for another event right now (retry_after_s)
 ├── RunError                 one run of an agent failed
-│   ├── ModelError           the model or its provider failed (status, provider, attempts, retryable)
+│   ├── ModelError           the model or its provider failed (status, provider, attempts, retryable, too_long)
 │   │   └── NotAsked         no model may be asked: not in the cassette, or a test forbids it
 │   ├── LimitExceeded        a limit of the run was reached
 │   ├── OutputError          the answer never matched the output schema
@@ -109,7 +109,7 @@ class ModelError(RunError):
     """The model or its provider failed.
 
     `status` is the HTTP status (None when no answer came), `attempts` the requests made so far,
-    `retry_after_s` what the provider asked for.
+    `retry_after_s` what the provider asked for. `too_long` is true when the exchange did not fit the model's window.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class ModelError(RunError):
         attempts: int = 1,
         retryable: bool = False,
         retry_after_s: float | None = None,
+        too_long: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -128,6 +129,7 @@ class ModelError(RunError):
         self.attempts = attempts
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.too_long = too_long
 
 
 class NotAsked(ModelError):

@@ -1,4 +1,7 @@
-"""What a failed request means: the HTTP status decides, never the wording."""
+"""What a failed request means: the HTTP status decides, never the wording.
+
+Only one thing some providers tell in words alone: that the exchange does not fit the model's window.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,20 @@ from llmling.errors import ModelError
 _RETRYABLE = frozenset({408, 409, 425, 429})
 _HTTP_ERRORS = frozenset({("httpx", "HTTPStatusError"), ("openai", "APIStatusError")})
 _PREFIX = re.compile(r"^((litellm\.)?\w*(Error|Exception|Timeout)( - |: | ))+")
+
+_TOO_LONG_STATUS = frozenset({400, 413, 422})
+_TOO_LONG_CODES = re.compile(r"\b(context_length_exceeded|context_window_exceeded|exceed_context_size_error)\b")
+"""Of OpenAI, Azure, Groq and those who copy them, and of llama.cpp."""
+_TOO_LONG_WORDS = re.compile(
+    r"prompt is too long"  # Anthropic: `invalid_request_error`, as for any other mistake
+    r"|exceed context limit"  # Anthropic, with the tokens of the answer
+    r"|exceeds the maximum number of tokens allowed"  # Gemini: `INVALID_ARGUMENT`, as for any other mistake
+    r"|input length exceeds the (maximum )?context length|exceeds the available context size"  # Ollama
+    r"|maximum context length|maximum prompt length|longer than the model's context length"  # vLLM, OpenRouter, xAI
+    r"|too large for model with \d+ maximum context length"  # Mistral
+    r"|input is too long for requested model",  # Bedrock
+    re.IGNORECASE,
+)
 
 
 def retryable(status: int) -> bool:
@@ -41,6 +58,7 @@ def model_error(
             provider=provider,
             retryable=retryable(status),
             retry_after_s=retry_after_s(headers),
+            too_long=too_long(status, error),
         )
     claimed = getattr(error, "status_code", None)
     if isinstance(claimed, int) and 400 <= claimed < 500 and claimed != 408:
@@ -50,6 +68,7 @@ def model_error(
             status=claimed,
             provider=provider,
             retryable=retryable(claimed),
+            too_long=too_long(claimed, error),
         )
     broken = next((cause for cause in _causes(error) if isinstance(cause, ImportError)), None)
     if broken is not None:
@@ -57,6 +76,15 @@ def model_error(
     # litellm's 408, 500 and 503 without an HTTP answer: refused or broken connections, and answers cut in the middle.
     place = f" from {base}" if base else ""
     return ModelError(f"{name}: no complete answer{place}: {reason}", provider=provider, retryable=True)
+
+
+def too_long(status: int, error: BaseException) -> bool:
+    """Whether the provider refused an exchange because it does not fit the model's window."""
+    if status not in _TOO_LONG_STATUS:
+        return False
+    causes = list(_causes(error))
+    said = "\n".join(f"{getattr(cause, 'code', None)} {cause}" for cause in causes)
+    return bool(_TOO_LONG_CODES.search(said) or _TOO_LONG_WORDS.search(said))
 
 
 def _answer(error: BaseException) -> tuple[int, Mapping[str, str]] | None:

@@ -89,4 +89,5 @@ class FallbackModel:
             attempts=sum(failure.attempts for failure in failures),
             retryable=any(failure.retryable for failure in failures),
             retry_after_s=min(waits, default=None),
+            too_long=any(failure.too_long for failure in failures),
         )

@@ -208,6 +208,7 @@ def _copy(error: ModelError, message: str, requests: int) -> ModelError:
         attempts=requests,
         retryable=error.retryable,
         retry_after_s=error.retry_after_s,
+        too_long=error.too_long,
     )
 
 

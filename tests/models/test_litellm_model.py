@@ -366,3 +366,74 @@ async def test_a_model_stays_usable_after_its_clients_were_closed(server: LLMSer
     for _ in range(2):
         assert (await asked.request(REQUEST)).message.text == "echo: hello there"
         await close_clients()
+
+
+TOO_LONG: list[tuple[str, int, str]] = [
+    (
+        OPENAI,
+        400,
+        (
+            '{"error": {"message": "Your input is too big.", "type": "invalid_request_error", "param": "messages",'
+            ' "code": "context_length_exceeded"}}'
+        ),
+    ),
+    (
+        ANTHROPIC,
+        400,
+        (
+            '{"type": "error", "error": {"type": "invalid_request_error",'
+            ' "message": "prompt is too long: 210030 tokens > 200000 maximum"}}'
+        ),
+    ),
+    (
+        GEMINI,
+        400,
+        (
+            '{"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "The input token count (1196265) exceeds'
+            ' the maximum number of tokens allowed (1048576)."}}'
+        ),
+    ),
+    (OLLAMA, 400, '{"error": "the input length exceeds the context length"}'),
+    (
+        OPENAI,
+        400,
+        (
+            '{"error": {"code": 400, "message": "the request exceeds the available context size",'
+            ' "type": "exceed_context_size_error", "n_prompt_tokens": 14429, "n_ctx": 8192}}'
+        ),
+    ),
+    (
+        OPENAI,
+        400,
+        '{"object": "error", "message": "The maximum context length is 8192 tokens.", "code": 400}',
+    ),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("name", "status", "body"), TOO_LONG)
+async def test_an_exchange_that_is_too_long_is_marked(
+    server: LLMServer, name: str, status: int, body: str, stream: bool
+) -> None:
+    server.replies.append(Reply(status=status, raw=body))
+    error = await failure(name, stream=stream)
+    assert (error.too_long, error.status, error.retryable, error.attempts) == (True, status, False, 1)
+    assert len(server.paths) == 1
+
+
+@ALL
+async def test_other_refusals_are_not_taken_for_too_long(server: LLMServer, name: str) -> None:
+    server.replies += [Reply("max_tokens is too large", status=400), Reply("prompt is too long", status=429)]
+    assert not (await failure(name)).too_long
+    assert not (await failure(name)).too_long
+
+
+@ALL
+async def test_an_exchange_with_tools_is_answered_without_them_on_offer(server: LLMServer, name: str) -> None:
+    call = Message("assistant", (ToolCallPart("c1", "add", {"n": 1}),))
+    answer = Message("tool", (ToolCallResponsePart("c1", "add", "1"),))
+    asked = Message.user("Answer now.")
+    server.replies.append(Reply("done"))
+    response = await model(name).request(ModelRequest((*REQUEST.messages, call, answer, asked)))
+    assert response.message.text == "done"
+    assert "Answer now." in str(server.requests[0].body)
