@@ -30,6 +30,7 @@ SECTIONS = {
     "MemberConfig": "members",
     "ConnectionConfig": "connections",
     "LimitsConfig": "limits of a run",
+    "ContextConfig": "context",
     "InboxConfig": "inbox",
     "RetriesConfig": "retries",
     "RedeliveryConfig": "redelivery",

@@ -138,13 +138,15 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One recorded fact of a run: a model reply, a tool call about to start, a tool result, an answer sent, a choice.
+    """One recorded fact of a run.
 
+    `reply`: of a model; `compacted`: what it was not shown; `call`: a tool is about to be called; `result`: what it
+    answered; `sent`: an answer is at its sink; `choice`: whom a team has picked.
     `key` is unique in the delivery and the same on every attempt.
     """
 
     key: str
-    kind: Literal["reply", "call", "result", "sent", "choice"]
+    kind: Literal["reply", "compacted", "call", "result", "sent", "choice"]
     data: Mapping[str, Any]
 
 

@@ -16,6 +16,7 @@ from llmling.manifest.base import (
     CountFromZero,
     Expression,
     InMapping,
+    NotTruth,
     PositiveSeconds,
     Seconds,
     Template,
@@ -67,6 +68,17 @@ class LimitsConfig(Config):
     """Most US dollars of a run."""
     requests_per_minute: Count | None = None
     """Most model requests of the agent in any 60 seconds; further ones wait."""
+
+
+class ContextConfig(Config):
+    """How much of an exchange one model request may hold."""
+
+    window_tokens: Count
+    """Most tokens of one request, as estimated; leave room for the answer below what the model takes."""
+    compact_at: Annotated[float, Field(gt=0, le=1), NotTruth] = 0.75
+    """Share of the window from which on old parts of the exchange are left out, down to two thirds of it."""
+    strategy: Literal["shorten", "summarise"] = "shorten"
+    """`shorten`: old tool results are cut, then the oldest turns go; `summarise`: a model request sums up what goes."""
 
 
 class InboxConfig(Config):
@@ -177,6 +189,8 @@ class AgentConfig(NodeConfig):
     """Limits of one run."""
     parallel_tools: Truth = True
     """False: tool calls of one answer run one after the other."""
+    context: ContextConfig | None = None
+    """How much of an exchange one model request may hold; without it only a provider's refusal makes one shorter."""
     hooks: list[CallablePath] = Field(default=[])
     """Code around model requests and tool calls as `module:name`: an object with `before_model`, `after_model`,
     `before_tool`, `after_tool` or `on_event`, or a function that hears every event."""

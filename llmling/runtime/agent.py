@@ -48,6 +48,7 @@ class AgentOptions(TypedDict, total=False):
     redelivery: Mapping[str, Any]
     limits: Mapping[str, Any]
     parallel_tools: bool
+    context: Mapping[str, Any]
 
 
 class Agent(Member, Generic[TDeps]):
@@ -140,6 +141,7 @@ class Agent(Member, Generic[TDeps]):
             request_timeout_s=config.model_settings.timeout_s,
             output=None if shape is None else _output(shape, services.folder),
             parallel_tools=config.parallel_tools,
+            window=config.context,
             rate=RateLimit(limits.requests_per_minute, services.clock) if limits.requests_per_minute else None,
             hooks=Hooks((*config.hooks, *hooks), services.folder) if config.hooks or hooks else NO_HOOKS,
             clock=services.clock,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 from llmling.errors import LimitExceeded, ModelError
 from llmling.messages import Message
@@ -12,9 +13,16 @@ from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.retry import request_with_retries, stream_with_retries
 
+Purpose: TypeAlias = Literal["reply", "plan", "summary", "final"]
+"""What a request is for: a turn with tools, a plan, a summary of what is left out, or the answer without tools."""
+
 
 class Asking:
-    """Gets the replies of one run; a reply that was recorded before a restart is not asked for again."""
+    """Gets the replies of one run; a reply that was recorded before a restart is not asked for again.
+
+    Every model request of a run goes through here. Only replies and final answers are streamed, have the shape of the
+    output and are recorded by the caller, once they are found good; plans and summaries are recorded at once.
+    """
 
     def __init__(self, profile: Profile, context: RunContext, progress: Progress, *, streaming: bool) -> None:
         self._profile = profile
@@ -23,23 +31,49 @@ class Asking:
         self._streaming = streaming
 
     async def reply(
-        self, iteration: int, exchange: Sequence[Message], tools: tuple[ToolSpec, ...]
+        self,
+        iteration: int,
+        purpose: Purpose,
+        messages: Sequence[Message],
+        tools: tuple[ToolSpec, ...] = (),
+        *,
+        key: str = "",
     ) -> tuple[ModelResponse, bool]:
-        """Return the next reply, and whether it comes from the journal.
+        """Return a reply, counted, and whether it comes from the journal; `key` is `<iteration>:<purpose>` if empty.
 
         Raises:
             ModelError: The model gave none.
-            LimitExceeded: The run's time was over.
+            LimitExceeded: The run's time was over, or a plan or summary has passed a limit.
             HookError: A hook failed or vetoed.
         """
-        step = self._context.journal.recorded(f"{iteration}:reply")
+        key = key or f"{iteration}:{purpose}"
+        answers = purpose in {"reply", "final"}
+        step = self._context.journal.recorded(key)
         if step is not None:
-            return ModelResponse.from_dict(step.data), True
+            response = ModelResponse.from_dict(step.data)
+        else:
+            response = await self._hooked(iteration, purpose, messages, tools)
+            if not answers:
+                await self.record(key, response)
+        self._progress.count(response)
+        if not answers:
+            self._progress.check()
+        return response, step is not None
+
+    async def record(self, key: str, response: ModelResponse) -> None:
+        """Record a reply, so that a run that starts again takes it from the journal."""
+        await self._context.journal.record(Step(key, "reply", response.to_dict()))
+
+    async def _hooked(
+        self, iteration: int, purpose: Purpose, messages: Sequence[Message], tools: tuple[ToolSpec, ...]
+    ) -> ModelResponse:
         profile = self._profile
+        answers = purpose in {"reply", "final"}
+        streaming = self._streaming and answers
         request = ModelRequest(
-            tuple(exchange),
+            tuple(messages),
             tools,
-            profile.output.schema if profile.output else None,
+            profile.output.schema if profile.output and answers else None,
             profile.settings,
             profile.request_timeout_s,
             profile.retries,
@@ -47,25 +81,25 @@ class Asking:
         decided = await profile.hooks.before_model(request, self._progress.info)
         if isinstance(decided, ModelResponse):
             response = decided
-            if self._streaming:
+            if streaming:
                 self._progress.say("text_delta", response.message.text)
         else:
-            response = await self._ask(iteration, decided)
+            self._announce(iteration, purpose)
+            response = await self._ask(decided, streaming=streaming)
         self._context.meter.add(response.usage, response.cost_usd)
-        return await profile.hooks.after_model(response, self._progress.info), False
+        return await profile.hooks.after_model(response, self._progress.info)
 
-    async def record(self, iteration: int, response: ModelResponse) -> None:
-        """Record a reply, so that a run that starts again takes it from the journal."""
-        await self._context.journal.record(Step(f"{iteration}:reply", "reply", response.to_dict()))
+    def _announce(self, iteration: int, purpose: Purpose) -> None:
+        what = f"request {iteration + 1}" if purpose == "reply" else f"request for the {purpose}"
+        what = "last request, without tools," if purpose == "final" else what
+        self._progress.say("model_request", f"{what} to {self._progress.model}", iteration=iteration, purpose=purpose)
 
-    async def _ask(self, iteration: int, request: ModelRequest) -> ModelResponse:
+    async def _ask(self, request: ModelRequest, *, streaming: bool) -> ModelResponse:
         profile = self._profile
         if profile.rate is not None:
             await profile.rate.wait()
-        model = self._progress.model
-        self._progress.say("model_request", f"request {iteration + 1} to {model}", iteration=iteration)
         try:
-            if self._streaming:
+            if streaming:
                 return await self._streamed(request)
             return await request_with_retries(
                 profile.model,

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmling.manifest.agents import LimitsConfig
+from llmling.manifest.agents import ContextConfig, LimitsConfig
 from llmling.protocols import Model, RetryPolicy
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 from llmling.runtime.hooks import NO_HOOKS, Hooks
 from llmling.runtime.limits import RateLimit
 from llmling.runtime.output import OutputType
+from llmling.runtime.summaries import Summaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Profile:
     request_timeout_s: float = 60.0
     output: OutputType | None = None
     parallel_tools: bool = True
+    window: ContextConfig | None = None
+    summaries: Summaries = field(default_factory=Summaries)
     rate: RateLimit | None = None
     hooks: Hooks = NO_HOOKS
     clock: Clock = SYSTEM_CLOCK

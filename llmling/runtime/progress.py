@@ -31,17 +31,10 @@ class Progress:
         self._calls = 0
 
     def count(self, response: ModelResponse) -> None:
-        """Add one model reply, also one that was made before a restart.
-
-        Raises:
-            LimitExceeded: A limit is passed.
-        """
+        """Add one model reply, also one that was made before a restart."""
         self.add(response.usage, response.cost_usd)
         self.model = response.model or self.model
         self.demo = self.demo or response.demo
-        # An answer that ends the run is given even when it passed a limit: it is paid for.
-        if response.message.tool_calls:
-            self.check()
 
     def called(self, count: int) -> None:
         """Add the tool calls of one reply.

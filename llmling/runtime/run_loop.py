@@ -19,6 +19,7 @@ from llmling.runtime.scope import current_event
 from llmling.runtime.spans import run_completed, run_span
 from llmling.runtime.stream import Listener, silent
 from llmling.runtime.tracing import OpenSpan
+from llmling.runtime.window import Window
 
 
 class RunLoop:
@@ -53,16 +54,17 @@ class RunLoop:
             RunError: The run failed; `LimitExceeded` names the key to raise. Its `cost_usd` is what was spent.
         """
         progress = self._progress
+        window = Window(self._profile, self._context, progress, self._asking, len(messages) - 1)
         event = self._context.event
         token = current_event.set(event)
         try:
             async with self._profile.hooks.listening(progress.listen) as progress.listen:
                 with run_span(self._profile.agent, progress.model, progress.run_id, event) as span:
-                    return await self._run(messages, span)
+                    return await self._run(messages, window, span)
         finally:
             current_event.reset(token)
 
-    async def _run(self, messages: Sequence[Message], span: OpenSpan) -> RunResult:
+    async def _run(self, messages: Sequence[Message], window: Window, span: OpenSpan) -> RunResult:
         progress = self._progress
         started = time.perf_counter()
         progress.say("run_started", f"{self._profile.agent} started", model=progress.model)
@@ -72,7 +74,7 @@ class RunLoop:
         try:
             try:
                 async with asyncio.timeout(timeout_s):
-                    exchange, content, response = await self._turns(list(messages))
+                    exchange, content, response = await self._turns(list(messages), window)
             except TimeoutError:
                 raise LimitExceeded(
                     f"run of agent {self._profile.agent!r} took longer than {timeout_s:g} s: raise limits.timeout_s"
@@ -97,37 +99,39 @@ class RunLoop:
         progress.completed(result)
         return result
 
-    async def _turns(self, exchange: list[Message]) -> tuple[list[Message], Any, ModelResponse]:
-        limits = self._profile.limits
-        for iteration in range(limits.max_iterations):
-            response, replayed = await self._asking.reply(iteration, exchange, self._specs)
-            self._progress.count(response)
+    async def _turns(self, exchange: list[Message], window: Window) -> tuple[list[Message], Any, ModelResponse]:
+        for iteration in range(self._profile.limits.max_iterations):
+            response, replayed = await window.reply(iteration, "reply", exchange, self._specs)
             exchange.append(response.message)
             calls = response.message.tool_calls
             if not calls:
                 try:
                     content = self._content(response)
                 except OutputError as error:
-                    if self._reasks_left <= 0:
-                        raise
-                    self._reasks_left -= 1
-                    self._progress.say("retry", f"answer does not match the output schema: {error}")
-                    exchange.append(Message.user(f"{error}\nAnswer again, with the corrected JSON only."))
+                    self._reask(error, exchange)
                     continue
             else:
                 content = None
             if not replayed:
-                await self._asking.record(iteration, response)
+                await self._asking.record(f"{iteration}:reply", response)
             if not calls:
+                # An answer that ends the run is given even when it passed a limit: it is paid for.
                 return exchange, content, response
             self._progress.called(len(calls))
             exchange.append(Message("tool", tuple(await self._calling.call_all(iteration, calls))))
             # Other agents may have been asked, at this run's expense.
             self._progress.check()
         raise LimitExceeded(
-            f"agent {self._profile.agent!r} made {limits.max_iterations} model requests without a final answer: "
-            "raise limits.max_iterations"
+            f"agent {self._profile.agent!r} made {self._profile.limits.max_iterations} model requests without a final "
+            "answer: raise limits.max_iterations"
         )
+
+    def _reask(self, error: OutputError, exchange: list[Message]) -> None:
+        if self._reasks_left <= 0:
+            raise error
+        self._reasks_left -= 1
+        self._progress.say("retry", f"answer does not match the output schema: {error}")
+        exchange.append(Message.user(f"{error}\nAnswer again, with the corrected JSON only."))
 
     def _content(self, response: ModelResponse) -> Any:
         text = response.message.text

@@ -65,7 +65,7 @@ agents:
       requests_per_minute: 60
     parallel_tools: true
     hooks: [my_module:audit]
-    context: {window_tokens: 100000, compact_at: 0.75, strategy: shorten} #! LL206
+    context: {window_tokens: 100000, compact_at: 0.75, strategy: shorten}
     plan: {every: 5}                                 #! LL206
     approval: destructive                            #! LL206
     memory: {facts: true}                            #! LL206
