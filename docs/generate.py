@@ -31,6 +31,7 @@ SECTIONS = {
     "ConnectionConfig": "connections",
     "LimitsConfig": "limits of a run",
     "ContextConfig": "context",
+    "PlanConfig": "plan",
     "InboxConfig": "inbox",
     "RetriesConfig": "retries",
     "RedeliveryConfig": "redelivery",

@@ -81,6 +81,13 @@ class ContextConfig(Config):
     """`shorten`: old tool results are cut, then the oldest turns go; `summarise`: a model request sums up what goes."""
 
 
+class PlanConfig(Config):
+    """Plans an agent makes for itself."""
+
+    every: Count
+    """A plan is made before the first model turn and then after so many turns, by a model request of its own."""
+
+
 class InboxConfig(Config):
     """The queue in front of an agent."""
 
@@ -191,6 +198,8 @@ class AgentConfig(NodeConfig):
     """False: tool calls of one answer run one after the other."""
     context: ContextConfig | None = None
     """How much of an exchange one model request may hold; without it only a provider's refusal makes one shorter."""
+    plan: PlanConfig | None = None
+    """How often the agent makes a plan."""
     hooks: list[CallablePath] = Field(default=[])
     """Code around model requests and tool calls as `module:name`: an object with `before_model`, `after_model`,
     `before_tool`, `after_tool` or `on_event`, or a function that hears every event."""

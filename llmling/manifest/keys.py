@@ -24,7 +24,7 @@ from llmling.manifest.tools import FunctionToolConfig, McpServerBase
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, TriggerBase, WebhookTriggerConfig
 
 PLANNED: Mapping[type[Config] | str, frozenset[str]] = {
-    AgentConfig: frozenset({"plan", "approval", "memory", "budget"}),
+    AgentConfig: frozenset({"approval", "memory", "budget"}),
     FunctionToolConfig: frozenset({"approval"}),
     TriggerBase: frozenset({"key", "budget"}),
     "root": frozenset({"budget"}),

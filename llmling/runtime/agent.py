@@ -49,6 +49,7 @@ class AgentOptions(TypedDict, total=False):
     limits: Mapping[str, Any]
     parallel_tools: bool
     context: Mapping[str, Any]
+    plan: Mapping[str, Any]
 
 
 class Agent(Member, Generic[TDeps]):
@@ -142,6 +143,7 @@ class Agent(Member, Generic[TDeps]):
             output=None if shape is None else _output(shape, services.folder),
             parallel_tools=config.parallel_tools,
             window=config.context,
+            plan_every=config.plan.every if config.plan else None,
             rate=RateLimit(limits.requests_per_minute, services.clock) if limits.requests_per_minute else None,
             hooks=Hooks((*config.hooks, *hooks), services.folder) if config.hooks or hooks else NO_HOOKS,
             clock=services.clock,

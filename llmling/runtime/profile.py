@@ -29,6 +29,7 @@ class Profile:
     parallel_tools: bool = True
     window: ContextConfig | None = None
     summaries: Summaries = field(default_factory=Summaries)
+    plan_every: int | None = None
     rate: RateLimit | None = None
     hooks: Hooks = NO_HOOKS
     clock: Clock = SYSTEM_CLOCK

@@ -13,6 +13,7 @@ from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
 from llmling.runtime.calling import Calling
 from llmling.runtime.context import RunContext
+from llmling.runtime.planning import Planning
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.scope import current_event
@@ -100,7 +101,9 @@ class RunLoop:
         return result
 
     async def _turns(self, exchange: list[Message], window: Window) -> tuple[list[Message], Any, ModelResponse]:
+        planning = Planning(self._profile, self._context, self._progress, window)
         for iteration in range(self._profile.limits.max_iterations):
+            await planning.before(iteration, exchange, self._specs)
             response, replayed = await window.reply(iteration, "reply", exchange, self._specs)
             exchange.append(response.message)
             calls = response.message.tool_calls

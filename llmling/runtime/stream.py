@@ -18,6 +18,7 @@ RunEventType: TypeAlias = Literal[
     "tool_result",
     "tool_failed",
     "retry",
+    "plan",
     "compacted",
     "handoff",
     "run_completed",

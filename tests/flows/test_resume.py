@@ -180,6 +180,58 @@ async def test_the_steps_of_an_agent_used_as_a_tool_are_recorded_too(tmp_path: P
     assert story.calls == ["7"]
 
 
+def read(page: str) -> str:
+    """Read a page."""
+    return f"page {page}: " + "nothing happened here. " * 60
+
+
+@pytest.mark.parametrize(("hang_at", "kind"), [(5, "summary"), (6, "plan"), (9, "summary"), (14, "turn")])
+async def test_plans_and_summaries_are_not_paid_twice_and_the_model_is_shown_the_same(
+    hang_at: int, kind: str, tmp_path: Path
+) -> None:
+    answered: list[str] = []
+    story = Story(tmp_path)
+
+    async def answer(request: ModelRequest) -> Any:
+        asked = _kind(request)
+        if len(answered) == hang_at - 1 and not story.hanging.is_set():
+            assert asked == kind
+            await story.hang()
+        answered.append(asked)
+        if asked != "turn":
+            return f"{asked} {len(answered)}"
+        turn = answered.count("turn")
+        return ask("read", page=str(turn)) if turn < 9 else "All read."
+
+    def agent() -> tuple[Agent[Any], ScriptedModel]:
+        model = ScriptedModel(answer)
+        window = {"window_tokens": 1500, "strategy": "summarise"}
+        return Agent("clerk", model=model, tools=[read], context=window, plan={"every": 3}), model
+
+    clerk_before, before = agent()
+    async with story.pool(clerk=clerk_before):
+        event_id = await story.post()
+        await asyncio.wait_for(story.hanging.wait(), 10)
+    clerk_after, after = agent()
+    async with story.pool(clerk=clerk_after) as (engine, done):
+        record = await asyncio.wait_for(done.get(), 10)
+        detail = await engine.inspect(event_id)
+    assert (record.status, record.attempts) == ("done", 1)
+    # The request that was cut off is made again, word for word; nothing before it is.
+    assert after.requests[0].messages == before.requests[-1].messages
+    assert detail is not None
+    kinds = [step.kind for step in detail.deliveries[0].steps if step.key.endswith((":plan", ":summary", ":reply"))]
+    assert len(kinds) == len(before.requests) - 1 + len(after.requests) == len(answered)
+    assert answered.count("summary") >= 2
+    assert answered.count("plan") == 3
+
+
+def _kind(request: ModelRequest) -> str:
+    if request.messages[-1].text.startswith("Do not answer yet"):
+        return "plan"
+    return "turn" if request.tools else "summary"
+
+
 async def test_a_failing_model_is_tried_again_and_dies_with_its_reason(tmp_path: Path) -> None:
     story = Story(tmp_path, connections="next")
     model = ScriptedModel([ModelError("overloaded", status=503, retryable=True)] * 3)

@@ -66,7 +66,7 @@ agents:
     parallel_tools: true
     hooks: [my_module:audit]
     context: {window_tokens: 100000, compact_at: 0.75, strategy: shorten}
-    plan: {every: 5}                                 #! LL206
+    plan: {every: 5}
     approval: destructive                            #! LL206
     memory: {facts: true}                            #! LL206
     budget: {usd_per_day: 5}                         #! LL206

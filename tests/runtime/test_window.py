@@ -340,6 +340,8 @@ async def test_chinese_and_hex_are_not_underestimated() -> None:
         ({"context": {"window_tokens": 0}}, "window_tokens"),
         ({"context": {"window_tokens": 10, "compact_at": 1.5}}, "compact_at"),
         ({"context": {"window_tokens": 10, "strategy": "forget"}}, "strategy"),
+        ({"plan": {"every": 0}}, "every"),
+        ({"plan": {}}, "every"),
     ],
 )
 def test_wrong_values_are_refused_by_name(options: Any, words: str) -> None:
