@@ -57,7 +57,7 @@ class LimitsConfig(Config):
     """Limits of one run of an agent."""
 
     max_iterations: Count = 20
-    """Most model requests of a run."""
+    """Most model turns with tools of a run; when the last one still asks for tools, one more without them answers."""
     tool_calls: CountFromZero | None = None
     """Most tool calls of a run."""
     total_tokens: Count | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from llmling.errors import LimitExceeded, OutputError, RunError
-from llmling.messages import Message, RunResult
+from llmling.errors import LimitExceeded, ModelError, OutputError, RunError
+from llmling.messages import Message, RunResult, TextPart
 from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
 from llmling.runtime.calling import Calling
@@ -21,6 +22,11 @@ from llmling.runtime.spans import run_completed, run_span
 from llmling.runtime.stream import Listener, silent
 from llmling.runtime.tracing import OpenSpan
 from llmling.runtime.window import Window
+
+_LAST_TURN = (
+    "You have used all your turns with tools, and no tool can be called any more. "
+    "Answer now, from what you have, and say what is missing."
+)
 
 
 class RunLoop:
@@ -124,10 +130,7 @@ class RunLoop:
             exchange.append(Message("tool", tuple(await self._calling.call_all(iteration, calls))))
             # Other agents may have been asked, at this run's expense.
             self._progress.check()
-        raise LimitExceeded(
-            f"agent {self._profile.agent!r} made {self._profile.limits.max_iterations} model requests without a final "
-            "answer: raise limits.max_iterations"
-        )
+        return await self._last_turn(exchange, window)
 
     def _reask(self, error: OutputError, exchange: list[Message]) -> None:
         if self._reasks_left <= 0:
@@ -135,6 +138,31 @@ class RunLoop:
         self._reasks_left -= 1
         self._progress.say("retry", f"answer does not match the output schema: {error}")
         exchange.append(Message.user(f"{error}\nAnswer again, with the corrected JSON only."))
+
+    async def _last_turn(self, exchange: list[Message], window: Window) -> tuple[list[Message], Any, ModelResponse]:
+        turns = self._profile.limits.max_iterations
+        try:
+            response, replayed = await window.reply(turns, "final", exchange, ask=_LAST_TURN)
+            content = self._last_content(response)
+        except (ModelError, OutputError) as error:
+            if isinstance(error, ModelError) and error.retryable:
+                raise
+            raise LimitExceeded(
+                f"agent {self._profile.agent!r} made {turns} model requests without a final answer, and one more "
+                f"without tools gave none ({error}): raise limits.max_iterations"
+            ) from error
+        if response.message.tool_calls:
+            # Calls of tools that are not on offer get no results; in a history they would be orphans.
+            response = replace(response, message=replace(response.message, parts=(TextPart(response.message.text),)))
+        if not replayed:
+            await self._asking.record(f"{turns}:final", response)
+        exchange.append(response.message)
+        return exchange, content, replace(response, finish_reason="max_iterations")
+
+    def _last_content(self, response: ModelResponse) -> Any:
+        if not response.message.text.strip():
+            raise OutputError("it is empty")
+        return self._content(response)
 
     def _content(self, response: ModelResponse) -> Any:
         text = response.message.text

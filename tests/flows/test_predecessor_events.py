@@ -136,7 +136,8 @@ async def test_runs_have_limits_of_number_and_time(stage: Stage) -> None:
     for limit, words in (("timeout_s: 0.05", "timeout_s"), ("max_iterations: 1", "max_iterations")):
         last = Stage(stage.folder / words)
         last.folder.mkdir()
-        last.write("script.yml", '- {match: hello, delay_s: 0.5, tool_calls: [{name: no}]}\n- {match: "", reply: x}\n')
+        call = "tool_calls: [{name: no}]"
+        last.write("script.yml", f"- {{match: hello, delay_s: 0.5, {call}}}\n- {{match: '', {call}}}\n")
         options = f"model: demo:script.yml\n    redelivery: {{attempts: 1}}\n    limits: {{{limit}}}"
         async with last.pool(ONE.replace("model: demo", options)):
             await last.post({"say": "hello"})

@@ -232,6 +232,32 @@ def _kind(request: ModelRequest) -> str:
     return "turn" if request.tools else "summary"
 
 
+async def test_the_last_turn_is_not_asked_for_again(tmp_path: Path) -> None:
+    story = Story(tmp_path, connections="")
+    text = story.path.read_text()
+    sink = "    limits: {max_iterations: 1}\n    sinks: [{type: file, path: 'gone/{{ event.id }}.md'}]\n"
+    story.path.write_text(text.replace("  clerk:\n", "  clerk:\n    tools: ['tools:look']\n" + sink))
+    (tmp_path / "tools.py").write_text('def look() -> str:\n    """Look."""\n    return \'seen\'\n')
+    (tmp_path / "gone").write_text("in the way")
+    script = tmp_path / "script.yml"
+    script.write_text(
+        "- {match: no tool can be called, reply: As far as I got., times: 1}\n- {tool_calls: [{name: look}]}\n"
+    )
+    done: asyncio.Queue[EventRecord] = asyncio.Queue()
+    async with AgentPool(story.path, model="demo:script.yml", on_event=done.put_nowait) as pool:
+        assert pool.engine is not None
+        event_id = await story.post()
+        record = await asyncio.wait_for(done.get(), 30)
+        assert (record.status, record.attempts) == ("dead", 3)
+        (tmp_path / "gone").unlink()
+        await pool.engine.retry(event_id)
+        record = await asyncio.wait_for(done.get(), 30)
+        detail = await pool.engine.inspect(event_id)
+    assert record.status == "done"
+    assert detail is not None
+    assert detail.content == "As far as I got."
+
+
 async def test_a_failing_model_is_tried_again_and_dies_with_its_reason(tmp_path: Path) -> None:
     story = Story(tmp_path, connections="next")
     model = ScriptedModel([ModelError("overloaded", status=503, retryable=True)] * 3)

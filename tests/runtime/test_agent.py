@@ -140,7 +140,7 @@ async def test_serial_tools_run_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     ("limits", "key"),
     [
-        ({"max_iterations": 3}, "limits.max_iterations"),
+        ({"max_iterations": 2}, "limits.max_iterations"),
         ({"tool_calls": 2}, "limits.tool_calls"),
         ({"total_tokens": 25}, "limits.total_tokens"),
         ({"cost_usd": 0.25}, "limits.cost_usd"),

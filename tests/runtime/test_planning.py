@@ -1,4 +1,4 @@
-"""Plans an agent makes for itself."""
+"""Plans an agent makes for itself, and the last turn of a run that has used up its turns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from llmling import Agent, Message
 from llmling.errors import LimitExceeded, ModelError
-from llmling.messages import ToolCallPart, Usage
+from llmling.messages import ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import ModelRequest, ModelResponse
 from llmling.runtime.stream import RunEvent
 from llmling.testing import ScriptedModel
@@ -115,3 +115,81 @@ async def test_plans_have_no_output_schema_and_are_tried_again() -> None:
     agent = Agent("a", model=model, output={"type": "object"}, plan={"every": 1}, retries={"backoff_s": 0})
     assert (await agent.run("n?")).content == {"n": 1}
     assert [request.output_schema is None for request in model.requests] == [True, True, False]
+
+
+# --- the last turn --------------------------------------------------------------------------------------------------
+
+
+async def test_after_the_last_turn_one_request_without_tools_answers() -> None:
+    model = ScriptedModel([*(call(number) for number in range(4)), "As far as I got."])
+    agent = Agent("a", model=model, tools=[step], limits={"max_iterations": 4})
+    events = await events_of(agent)
+    result = events[-1].result
+    assert result is not None
+    assert (result.content, result.stop_reason) == ("As far as I got.", "max_iterations")
+    assert len(model.requests) == 5
+    assert [bool(request.tools) for request in model.requests] == [True, True, True, True, False]
+    last = model.requests[-1]
+    # The calls of the last turn were made, and their results are there to answer from.
+    assert isinstance(part := last.messages[-2].parts[0], ToolCallResponsePart)
+    assert part.response == "step 3 taken"
+    assert "no tool can be called any more" in last.messages[-1].text
+    assert [message.role for message in result.messages] == ["user", *["assistant", "tool"] * 4, "assistant"]
+    assert (result.usage.requests, result.usage.tool_calls) == (5, 4)
+    assert [event.data["purpose"] for event in events if event.type == "model_request"][-1] == "final"
+    assert "".join(event.text for event in events) == "As far as I got."
+
+
+async def test_an_answer_in_the_last_turn_needs_no_further_request() -> None:
+    model = ScriptedModel([call(1), "Done."])
+    result = await Agent("a", model=model, tools=[step], limits={"max_iterations": 2}).run("go")
+    assert (result.stop_reason, len(model.requests)) == ("stop", 2)
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (call(9), "it is empty"),
+        ("  ", "it is empty"),
+        (ModelError("refused", status=400), "refused"),
+    ],
+)
+async def test_a_last_turn_without_an_answer_names_the_limit(last: Any, words: str) -> None:
+    model = ScriptedModel([call(1), call(2), last, "never"])
+    with pytest.raises(LimitExceeded, match=rf"made 2 model requests .*{words}.*raise limits\.max_iterations"):
+        await Agent("a", model=model, tools=[step], limits={"max_iterations": 2}).run("go")
+    assert len(model.requests) == 3
+
+
+async def test_a_provider_that_is_down_in_the_last_turn_may_be_asked_again_later() -> None:
+    model = ScriptedModel([call(1), ModelError("busy", status=503, retryable=True)])
+    with pytest.raises(ModelError, match="busy") as caught:
+        await Agent("a", model=model, tools=[step], limits={"max_iterations": 1}, retries={"attempts": 1}).run("go")
+    assert caught.value.retryable
+
+
+async def test_calls_nobody_can_make_leave_no_orphans_in_a_history() -> None:
+    both = Message("assistant", (*Message.assistant("Nearly done.").parts, *call(9).parts))
+    model = ScriptedModel([call(1), both, "Hello."])
+    chat = Agent("a", model=model, tools=[step], limits={"max_iterations": 1}).session("s")
+    assert (await chat.run("go")).content == "Nearly done."
+    await chat.run("and now?")
+    assert not any(message.tool_calls for message in model.requests[-1].messages[3:])
+
+
+async def test_the_last_turn_keeps_the_shape_of_the_answer() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    model = ScriptedModel([call(1), '{"n": 4}', call(1), '{"m": 4}'])
+    agent = Agent("a", model=model, tools=[step], output=schema, limits={"max_iterations": 1})
+    assert (await agent.run("n?")).content == {"n": 4}
+    assert model.requests[1].output_schema == schema
+    with pytest.raises(LimitExceeded, match=r"limits\.max_iterations"):
+        await agent.run("n?")
+
+
+async def test_a_plan_is_not_made_for_the_last_turn() -> None:
+    model = planner(call(1), call(2), "Done.")
+    result = await Agent("a", model=model, tools=[step], plan={"every": 1}, limits={"max_iterations": 2}).run("go")
+    assert result.stop_reason == "max_iterations"
+    assert [plans(request) for request in model.requests] == [True, False, True, False, False]
+    assert "plan number 2" in model.requests[-1].messages[0].text
