@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
+from llmling.errors import ModelError
 from llmling.events import Event
 from llmling.messages import Message, Usage
 
@@ -28,12 +29,16 @@ class RetryPolicy:
     max_backoff_s: float = 30.0
 
 
+OnRetry: TypeAlias = Callable[[ModelError, float], None]
+"""Hears of a failed try and of the seconds until the next one."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One request: the exchange so far, the tools on offer and the settings.
 
     `settings` holds provider parameters (`temperature`, `max_tokens`, ...), `timeout_s` bounds one try.
-    `retries` is only for models that ask other models (fallback); the run loop retries all others.
+    `retries` and `on_retry` are only for models that ask other models (fallback); the run loop retries all others.
     """
 
     messages: tuple[Message, ...]
@@ -42,6 +47,7 @@ class ModelRequest:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout_s: float = 60.0
     retries: RetryPolicy = RetryPolicy()
+    on_retry: OnRetry | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +147,13 @@ class Step:
     """One recorded fact of a run.
 
     `reply`: of a model; `compacted`: what it was not shown; `call`: a tool is about to be called; `result`: what it
-    answered; `sent`: an answer is at its sink; `choice`: whom a team has picked.
+    answered; `sent`: an answer is at its sink; `choice`: whom a team has picked; `failed`: how many requests all tries
+    so far have made.
     `key` is unique in the delivery and the same on every attempt.
     """
 
     key: str
-    kind: Literal["reply", "compacted", "call", "result", "sent", "choice"]
+    kind: Literal["reply", "compacted", "call", "result", "sent", "choice", "failed"]
     data: Mapping[str, Any]
 
 

@@ -49,11 +49,13 @@ class FallbackModel:
         failures: list[ModelError] = []
         for model in self._models:
             try:
-                return await request_with_retries(model, request, request.retries, clock=self._clock)
+                return await request_with_retries(
+                    model, request, request.retries, clock=self._clock, on_retry=request.on_retry
+                )
             except NotAsked:
                 raise
             except ModelError as error:
-                failures.append(error)
+                self._failed(error, failures, request)
         raise self._all_failed(failures)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[TextDelta | ModelResponse, None]:
@@ -65,7 +67,7 @@ class FallbackModel:
         failures: list[ModelError] = []
         for model in self._models:
             silent = True
-            parts = stream_with_retries(model, request, request.retries, clock=self._clock)
+            parts = stream_with_retries(model, request, request.retries, clock=self._clock, on_retry=request.on_retry)
             try:
                 async for part in parts:
                     silent = False
@@ -74,10 +76,15 @@ class FallbackModel:
             except ModelError as error:
                 if not silent or isinstance(error, NotAsked):
                     raise
-                failures.append(error)
+                self._failed(error, failures, request)
             finally:
                 await parts.aclose()
         raise self._all_failed(failures)
+
+    def _failed(self, error: ModelError, failures: list[ModelError], request: ModelRequest) -> None:
+        failures.append(error)
+        if request.on_retry is not None and len(failures) < len(self._models):
+            request.on_retry(error, 0.0)
 
     def _all_failed(self, failures: list[ModelError]) -> ModelError:
         last = failures[-1]

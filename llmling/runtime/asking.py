@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from llmling.errors import LimitExceeded, ModelError
 from llmling.messages import Message
-from llmling.protocols import ModelRequest, ModelResponse, Step, TextDelta, ToolSpec
+from llmling.protocols import ModelRequest, ModelResponse, OnRetry, Step, TextDelta, ToolSpec
 from llmling.runtime.context import RunContext
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
@@ -98,18 +99,19 @@ class Asking:
         profile = self._profile
         if profile.rate is not None:
             await profile.rate.wait()
+        failed = 0
+
+        def retried(error: ModelError, wait_s: float) -> None:
+            nonlocal failed
+            failed += min(1, error.attempts)
+            self._retried(error, wait_s)
+
         try:
-            if streaming:
-                return await self._streamed(request)
-            return await request_with_retries(
-                profile.model,
-                request,
-                profile.retries,
-                clock=profile.clock,
-                deadline=self._progress.deadline,
-                on_retry=self._retried,
-            )
+            response = await self._tried(replace(request, on_retry=retried), retried, streaming=streaming)
+            self._context.meter.count(failed + 1)
+            return response
         except ModelError as error:
+            self._context.meter.count(error.attempts)
             deadline = self._progress.deadline
             if deadline is None or profile.clock.monotonic() < deadline:
                 raise
@@ -117,15 +119,24 @@ class Asking:
                 f"run of agent {profile.agent!r} took {profile.limits.timeout_s:g} s: {error}; raise limits.timeout_s"
             ) from error
 
-    async def _streamed(self, request: ModelRequest) -> ModelResponse:
+    async def _tried(self, request: ModelRequest, retried: OnRetry, *, streaming: bool) -> ModelResponse:
         profile = self._profile
+        if not streaming:
+            return await request_with_retries(
+                profile.model,
+                request,
+                profile.retries,
+                clock=profile.clock,
+                deadline=self._progress.deadline,
+                on_retry=retried,
+            )
         async for part in stream_with_retries(
             profile.model,
             request,
             profile.retries,
             clock=profile.clock,
             deadline=self._progress.deadline,
-            on_retry=self._retried,
+            on_retry=retried,
         ):
             if isinstance(part, TextDelta):
                 self._progress.say("text_delta", part.text)
@@ -134,4 +145,5 @@ class Asking:
         raise ModelError(f"the stream of {self._progress.model} ended without an answer", retryable=True)
 
     def _retried(self, error: ModelError, wait_s: float) -> None:
-        self._progress.say("retry", f"{error}; next try in {wait_s:.1f} s", status=error.status, wait_s=wait_s)
+        when = f"in {wait_s:.1f} s" if wait_s else "at once"
+        self._progress.say("retry", f"{error}; next try {when}", status=error.status, wait_s=wait_s)

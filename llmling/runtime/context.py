@@ -45,10 +45,14 @@ NO_JOURNAL = NoJournal()
 
 @dataclass(slots=True)
 class Meter:
-    """What was spent, here and, through `outer`, around here."""
+    """What was spent, here and, through `outer`, around here.
+
+    `asked` counts the requests to providers, failed ones too.
+    """
 
     usage: Usage = Usage()
     cost_usd: float | None = None
+    asked: int = 0
     outer: Meter | None = None
 
     def add(self, usage: Usage, cost_usd: float | None) -> None:
@@ -58,6 +62,12 @@ class Meter:
             self.cost_usd = (self.cost_usd or 0.0) + cost_usd
         if self.outer is not None:
             self.outer.add(usage, cost_usd)
+
+    def count(self, requests: int) -> None:
+        """Count requests to a provider, answered or not, here and for every run around this one."""
+        self.asked += requests
+        if self.outer is not None:
+            self.outer.count(requests)
 
 
 @dataclass(slots=True)

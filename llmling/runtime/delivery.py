@@ -48,14 +48,15 @@ class Deliveries:
             logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, error)
             return self._ended(node, Waiting(str(error)))
         except LLMlingError as error:
-            settlement = self._failed(error, work, context.meter.cost_usd)
+            reason = await _reason(error, work, context.meter.asked)
+            settlement = self._failed(error, reason, work, context.meter.cost_usd)
             if isinstance(settlement, Again):
                 logger.warning(
                     "event %s, agent %r, try %d failed: %s; next try in %.1f s",
                     work.event.id,
                     node.name,
                     work.attempt,
-                    error,
+                    reason,
                     settlement.after_s,
                 )
             return self._ended(node, settlement)
@@ -67,17 +68,17 @@ class Deliveries:
         self.runs[key] = self.runs.get(key, 0) + 1
         return settlement
 
-    def _failed(self, error: LLMlingError, work: Work, cost_usd: float | None) -> Settlement:
+    def _failed(self, error: LLMlingError, reason: str, work: Work, cost_usd: float | None) -> Settlement:
         # What is not a failure of the run itself (a part still down, a full disk) may pass, so it is tried again.
         retryable = error.retryable if isinstance(error, RunError) else True
         if not retryable:
-            return Dead(str(error), cost_usd)
+            return Dead(reason, cost_usd)
         policy = self._redelivery[work.delivery.agent]
         ceiling = min(policy.max_backoff_s, policy.backoff_s * 2 ** (work.attempt - 1))
         after_s = random.uniform(ceiling / 2, ceiling)
         if isinstance(error, ModelError) and error.retry_after_s is not None:
             after_s = max(after_s, error.retry_after_s)
-        return Again(str(error), after_s, cost_usd)
+        return Again(reason, after_s, cost_usd)
 
     async def _send(self, node: Node, result: RunResult, work: Work) -> None:
         answer = Answer(result.response, result.content, result.message, work.event, node.name, work.delivery.id)
@@ -125,6 +126,23 @@ class Deliveries:
             reason = f"{type(error).__name__}: {error}" if isinstance(target, CallableNode) else str(error)
             return [Delivery(path, work.event.id, target.name, message, hops, dead=reason)]
         return await self._successors(target, result.message, work, path, hops)
+
+
+_FAILED = "tries:failed"
+
+
+async def _reason(error: LLMlingError, work: Work, asked: int) -> str:
+    """Return why a try failed and what all tries of the delivery have asked of models, however many layers retry."""
+    step = work.journal.recorded(_FAILED)
+    # Tries given back by an operator count anew.
+    if step is not None and step.data["tries"] < work.attempt:
+        asked += step.data["requests"]
+    await work.journal.record(Step(_FAILED, "failed", {"tries": work.attempt, "requests": asked}))
+    if asked == 0:
+        return str(error)
+    requests = "1 model request" if asked == 1 else f"{asked} model requests"
+    tries = "1 try" if work.attempt == 1 else f"{work.attempt} tries"
+    return f"{error} [{requests} in {tries} of the delivery]"
 
 
 def _part(connection: Connection, index: int) -> str:

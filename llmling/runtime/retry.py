@@ -9,13 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeAlias, TypeVar
 
 from llmling.errors import ModelError, NotAsked
-from llmling.protocols import Model, ModelRequest, ModelResponse, RetryPolicy, TextDelta
+from llmling.protocols import Model, ModelRequest, ModelResponse, OnRetry, RetryPolicy, TextDelta
 from llmling.runtime.clock import Clock
 from llmling.runtime.spans import chat_answered, chat_span
 from llmling.runtime.tracing import OpenSpan
-
-OnRetry: TypeAlias = Callable[[ModelError, float], None]
-"""Hears of a failed try and of the seconds until the next one."""
 
 Streamed: TypeAlias = TextDelta | ModelResponse
 T = TypeVar("T")

@@ -87,9 +87,12 @@ async def test_every_event_ends_after_the_requests_it_may_make(tmp_path: Path) -
     assert {mode: (ended[mode]["status"], ended[mode]["attempts"]) for mode in FAILING} == dict.fromkeys(
         FAILING, ("dead", REDELIVERIES)
     )
-    assert all(ended[mode]["error"] for mode in FAILING)
+    counted = f"[{TRIES * REDELIVERIES} model requests in {REDELIVERIES} tries of the delivery]"
+    assert all(ended[mode]["error"].endswith(counted) for mode in FAILING)
     assert {mode: (ended[mode]["status"], requests[mode]) for mode in ANSWERED} == dict.fromkeys(ANSWERED, ("done", 1))
     assert {mode: (ended[mode]["status"], requests[mode]) for mode in TOLD} == dict.fromkeys(TOLD, ("done", 2))
     assert (ended["refused"]["status"], ended["refused"]["attempts"], requests["refused"]) == ("dead", 1, 1)
+    assert ended["refused"]["error"].endswith("[1 model request in 1 try of the delivery]")
+    assert ended["500 after a step"]["error"].endswith("[7 model requests in 3 tries of the delivery]")
     assert requests["500 after a step"] == 1 + TRIES * REDELIVERIES
     assert (tmp_path / "acts.txt").read_text() == "7\n"
