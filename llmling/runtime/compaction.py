@@ -128,7 +128,7 @@ class Fitting:
         self._layout = layout
         self._gauge = gauge
         self._besides = besides
-        self._weights = [gauge.message(message, index) for index, message in enumerate(layout.exchange)]
+        self._weights = [gauge.whole(message, index) for index, message in enumerate(layout.exchange)]
 
     @property
     def floor(self) -> float:

@@ -27,6 +27,7 @@ class Gauge:
     def __init__(self) -> None:
         self._ratio: float | None = None
         self._counted = 0
+        self._raw: dict[int, float] = {}
 
     def observe(self, input_tokens: int, estimate: float, messages: int) -> None:
         """Take the provider's count of a request with the first `messages` of the exchange; `estimate` is by length."""
@@ -35,9 +36,14 @@ class Gauge:
             self._counted = messages
 
     def message(self, message: Message, index: int) -> float:
-        """Return the tokens of the message at `index` of the exchange."""
-        counted = self._ratio is not None and index < self._counted
-        return raw(message) * (self._ratio or 1.0 if counted else self._unknown)
+        """Return the tokens of a message that stands, whole or cut, at `index` of the exchange."""
+        return raw(message) * self._factor(index)
+
+    def whole(self, message: Message, index: int) -> float:
+        """Return the tokens of the message at `index` of the exchange, which is measured once."""
+        if index not in self._raw:
+            self._raw[index] = raw(message)
+        return self._raw[index] * self._factor(index)
 
     def text(self, text: str) -> float:
         """Return the tokens of a text the provider has not counted."""
@@ -52,6 +58,9 @@ class Gauge:
         room = max(0, math.floor((tokens / self._unknown - _PER_PART) * _BYTES_PER_TOKEN))
         data = text.encode("utf-8", "replace")
         return text if len(data) <= room else data[:room].decode("utf-8", "ignore")
+
+    def _factor(self, index: int) -> float:
+        return self._ratio if self._ratio is not None and index < self._counted else self._unknown
 
     @property
     def _unknown(self) -> float:
