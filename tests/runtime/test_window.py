@@ -118,6 +118,35 @@ async def test_every_request_stays_within_the_window(strategy: str, characters_p
     assert result.usage.requests == len(model.requests)
 
 
+@pytest.mark.parametrize("strategy", ["shorten", "summarise"])
+async def test_plans_and_the_last_turn_stay_within_the_window_too(strategy: str) -> None:
+    left = [calls(page) for page in range(1, 13)]
+
+    def answer(request: ModelRequest) -> Any:
+        asked = request.messages[-1].text
+        if request.tools:
+            reply: Any = left.pop(0)
+        elif asked.startswith("Do not answer yet"):
+            reply = "1. Go on reading. " * 100
+        else:
+            reply = "Nobody, so far." if "no tool can be called" in asked else "Nobody yet. " * 100
+        return reply
+
+    model = ScriptedModel(answer)
+    agent = Agent(
+        "a", model=model, instructions=SYSTEM, tools=[read], plan={"every": 2}, limits={"max_iterations": 12},
+        context={"window_tokens": WINDOW, "strategy": strategy},
+    )  # fmt: skip
+    result = await agent.run(QUESTION)
+    assert (result.content, result.stop_reason) == ("Nobody, so far.", "max_iterations")
+    assert [size(request) for request in model.requests if size(request) > WINDOW] == []
+    for request in model.requests:
+        assert_well_formed(request)
+        assert request.messages[0].text.startswith((SYSTEM, "Part of a conversation"))
+    assert model.requests[-1].messages[1].text.startswith(QUESTION)
+    assert "1. Go on reading." in model.requests[-1].messages[1].text
+
+
 async def test_old_tool_results_are_cut_before_anything_is_left_out() -> None:
     model = counting(4, *(calls(page) for page in range(1, 6)), "Nobody.")
     agent = Agent("a", model=model, tools=[read], context={"window_tokens": 1500})
