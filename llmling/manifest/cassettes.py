@@ -128,6 +128,8 @@ class CassetteError(Config):
     """How long the provider asked to wait; nobody waits when it is replayed."""
     attempts: CountFromZero = 1
     """Requests that were made."""
+    too_long: Truth = False
+    """Whether the exchange did not fit the model's window."""
     text: str = ""
     """What a stream had brought before it failed."""
 

@@ -75,6 +75,13 @@ async def test_failures_and_then_the_answer_come_in_their_order_and_the_last_one
     assert [(await model.request(ask("go"))).message.text for _ in range(3)] == ["two", "two", "two"]
 
 
+async def test_a_request_that_was_too_long_is_so_again(tmp_path: Path) -> None:
+    await record(tmp_path, "a", [ModelError("prompt is too long", status=400, too_long=True)], ask("go"))
+    with pytest.raises(ModelError) as caught:
+        await replay(tmp_path).request(ask("go"))
+    assert (caught.value.too_long, caught.value.status) == (True, 400)
+
+
 async def test_the_order_of_parallel_runs_does_not_matter(tmp_path: Path) -> None:
     def answer(request: ModelRequest) -> str:
         return f"heard {request.messages[-1].text}"

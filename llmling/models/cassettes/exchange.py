@@ -78,6 +78,8 @@ def error_data(error: ModelError, text: str) -> dict[str, Any]:
         data["retry_after_s"] = error.retry_after_s
     if error.attempts != 1:
         data["attempts"] = error.attempts
+    if error.too_long:
+        data["too_long"] = True
     if text:
         data["text"] = text
     return data
@@ -106,6 +108,7 @@ def error_of(error: CassetteError) -> ModelError:
         attempts=error.attempts,
         retryable=error.retryable,
         retry_after_s=0.0 if error.retryable else None,
+        too_long=error.too_long,
     )
 
 
