@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmling.errors import LimitExceeded, ModelError, OutputError, RunError
+from llmling.errors import LimitExceeded, ModelError, NotAsked, OutputError, RunError
 from llmling.messages import Message, RunResult, TextPart
 from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
@@ -145,7 +145,7 @@ class RunLoop:
             response, replayed = await window.reply(turns, "final", exchange, ask=_LAST_TURN)
             content = self._last_content(response)
         except (ModelError, OutputError) as error:
-            if isinstance(error, ModelError) and error.retryable:
+            if isinstance(error, NotAsked) or (isinstance(error, ModelError) and error.retryable):
                 raise
             raise LimitExceeded(
                 f"agent {self._profile.agent!r} made {turns} model requests without a final answer, and one more "

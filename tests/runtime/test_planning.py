@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmling import Agent, Message
-from llmling.errors import LimitExceeded, ModelError
+from llmling.errors import LimitExceeded, ModelError, NotAsked
 from llmling.messages import ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import ModelRequest, ModelResponse
 from llmling.runtime.stream import RunEvent
@@ -166,6 +166,12 @@ async def test_a_provider_that_is_down_in_the_last_turn_may_be_asked_again_later
     with pytest.raises(ModelError, match="busy") as caught:
         await Agent("a", model=model, tools=[step], limits={"max_iterations": 1}, retries={"attempts": 1}).run("go")
     assert caught.value.retryable
+
+
+async def test_a_test_that_may_not_ask_is_told_so_in_the_last_turn_too() -> None:
+    model = ScriptedModel([call(1), NotAsked("not in the cassette")])
+    with pytest.raises(NotAsked):
+        await Agent("a", model=model, tools=[step], limits={"max_iterations": 1}).run("go")
 
 
 async def test_calls_nobody_can_make_leave_no_orphans_in_a_history() -> None:
