@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from llmling.asks import Decision
 from llmling.events import Event
 from llmling.records import (
     Again,
     Answer,
+    Approval,
     Dead,
     Delivery,
     DeliveryRecord,
@@ -38,7 +40,9 @@ from llmling.records import (
 __all__ = [
     "Again",
     "Answer",
+    "Approval",
     "Dead",
+    "Decision",
     "Delivery",
     "DeliveryRecord",
     "Done",
@@ -102,6 +106,16 @@ class Tool(Protocol):
     @property
     def repeatable(self) -> bool:
         """True when a call that was in flight at a crash may be made again: read-only or idempotent."""
+        ...
+
+    @property
+    def destructive(self) -> bool:
+        """True when a call may destroy something or reach outside: `approval: destructive` asks for it."""
+        ...
+
+    @property
+    def approval(self) -> Approval | None:
+        """When a person must say yes to a call; None: as the agent says."""
         ...
 
     @property
@@ -284,8 +298,11 @@ class Engine(Protocol):
         concurrency: int = 100,
         max_messages_per_event: int = 200,
         settled: Settled | None = None,
+        waiting: Settled | None = None,
     ) -> None:
         """Hand out deliveries from now on; `settled` hears, on the loop, of every event that becomes done or dead.
+
+        `waiting` hears of every event that from now on waits for a person.
 
         Raises:
             EngineBusy: Another process serves this store.
@@ -345,6 +362,13 @@ class Engine(Protocol):
 
     async def drop(self, event_id: str) -> int:
         """Settle the open deliveries of an event as dead, or forget an event that is settled; return how many."""
+        ...
+
+    async def decide(self, event_id: str, decision: Decision) -> int:
+        """Settle what the first waiting delivery asks that such a decision answers; it goes on from its steps.
+
+        Returns how many asks that were. Works also in a process that does not serve.
+        """
         ...
 
     async def counts(self) -> dict[str, int]:

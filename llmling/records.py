@@ -10,6 +10,8 @@ from llmling.errors import ModelError
 from llmling.events import Event
 from llmling.messages import Message, Usage
 
+Approval: TypeAlias = Literal["always", "destructive", "never"]
+
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
@@ -148,12 +150,12 @@ class Step:
 
     `reply`: of a model; `compacted`: what it was not shown; `call`: a tool is about to be called; `result`: what it
     answered; `sent`: an answer is at its sink; `choice`: whom a team has picked; `failed`: how many requests all tries
-    so far have made.
+    so far have made; `asked`: what a person is asked; `decision`: what the person decided.
     `key` is unique in the delivery and the same on every attempt.
     """
 
     key: str
-    kind: Literal["reply", "compacted", "call", "result", "sent", "choice", "failed"]
+    kind: Literal["reply", "compacted", "call", "result", "sent", "choice", "failed", "asked", "decision"]
     data: Mapping[str, Any]
 
 
@@ -212,6 +214,7 @@ class Waiting:
     """The delivery needs a person's decision."""
 
     reason: str
+    cost_usd: float | None = None
 
 
 Settlement: TypeAlias = Done | Again | Dead | Waiting

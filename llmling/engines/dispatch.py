@@ -330,8 +330,8 @@ class Dispatcher:
                 return Verdict("pending", None, records.stored(reason), None, cost_usd, "", after_s, due), ()
             case Again(reason, _, cost_usd) | Dead(reason, cost_usd):
                 return Verdict("dead", None, records.stored(reason), cost_usd=cost_usd), ()
-            case Waiting(reason):
-                return Verdict("waiting", None, records.stored(reason)), ()
+            case Waiting(reason, cost_usd):
+                return Verdict("waiting", None, records.stored(reason), cost_usd=cost_usd), ()
             case _ as never:
                 assert_never(never)
 

@@ -1,4 +1,4 @@
-"""Who wants to know that an event has settled: the pool, and those that wait for one."""
+"""Who wants to know that an event has settled or waits: the pool, and those that wait for one."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ log = logging.getLogger("llmling.engine")
 class Hearing:
     """Tells of settled events, each at least once: what was told is written down afterwards.
 
-    So a process that dies in between, or another process that settles an event, leaves nothing untold.
+    So a process that dies in between, or another process that settles an event, leaves nothing untold. That an event
+    waits for a person is told once, by the process in which it begins to.
     """
 
     def __init__(self) -> None:
         self._writer: Writer | None = None
         self._settled: Settled | None = None
+        self._waits: Settled | None = None
         self._told: set[tuple[str, float]] = set()
         self._marks: list[tuple[str, float]] = []
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
-    def serve(self, writer: Writer, settled: Settled | None) -> None:
-        """Tell `settled` from now on."""
+    def serve(self, writer: Writer, settled: Settled | None, waiting: Settled | None = None) -> None:
+        """Tell `settled`, and `waiting` of events that wait for a person, from now on."""
         self._writer = writer
         self._settled = settled
+        self._waits = waiting
 
     @contextmanager
     def listen(self, event_id: str) -> Generator[asyncio.Event]:
@@ -53,9 +56,12 @@ class Hearing:
         self._wake(list(self._waiting))
 
     def hear(self, change: Change) -> None:
-        """Tell what a commit has settled."""
+        """Tell what a commit has settled, and what waits because of it."""
         if self._waiting:
             self._wake(change.touched)
+        if self._waits is not None:
+            for event in change.waiting:
+                _call(self._waits, event)
         if change.settled:
             self._tell(change.settled)
 
@@ -88,10 +94,7 @@ class Hearing:
         for event in fresh:
             self._told.add(records.settling(event))
             if self._settled is not None:
-                try:
-                    self._settled(records.event_record(event))
-                except Exception:
-                    log.exception("the listener failed for event %s; the event itself is settled", event[0])
+                _call(self._settled, event)
         if fresh:
             if not self._marks:
                 # Once for all that this turn of the loop tells.
@@ -109,3 +112,10 @@ class Hearing:
             )
         except EngineError:
             log.info("%d settled events are told again at the next start", len(marks))
+
+
+def _call(listener: Settled, event: EventRow) -> None:
+    try:
+        listener(records.event_record(event))
+    except Exception:
+        log.exception("the listener failed for event %s; the event itself is safe", event[0])

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from llmling.engines import queries, records, upkeep
+from llmling.engines import operator, queries, records, upkeep
 from llmling.engines.database import Database
 from llmling.engines.dispatch import Dispatcher
 from llmling.engines.hearing import Hearing
@@ -23,6 +23,7 @@ from llmling.engines.writer import NotWritable
 from llmling.errors import EngineError, Full
 from llmling.events import Event
 from llmling.protocols import (
+    Decision,
     Delivery,
     EventRecord,
     EventStatus,
@@ -116,8 +117,11 @@ class JournalEngine(ABC):
         concurrency: int = 100,
         max_messages_per_event: int = 200,
         settled: Settled | None = None,
+        waiting: Settled | None = None,
     ) -> None:
         """Hand out deliveries from now on; `settled` hears, on the loop, of every event that becomes done or dead.
+
+        `waiting` hears of every event that from now on waits for a person.
 
         Raises:
             EngineBusy: Another process serves this journal.
@@ -132,7 +136,7 @@ class JournalEngine(ABC):
             time = SteadyTime(self._clock)
             recover = functools.partial(upkeep.recover, ledger=self._ledger, now=time.wall())
             await database.writer.submit(recover)
-            self._hearing.serve(database.writer, settled)
+            self._hearing.serve(database.writer, settled, waiting)
             dispatcher = Dispatcher(database, self._ledger, time, run_delivery, policies, concurrency, self._apply)
             started = asyncio.Event()
             self._dispatcher = dispatcher
@@ -334,10 +338,7 @@ class JournalEngine(ABC):
         Raises:
             EngineError: The journal cannot be written.
         """
-        now = self._clock.now().timestamp()
-        return (
-            await self._write(functools.partial(upkeep.retry, ledger=self._ledger, event_id=event_id, now=now))
-        ).count
+        return await self._operate(functools.partial(operator.retry, event_id=event_id))
 
     async def drop(self, event_id: str) -> int:
         """Settle the open deliveries of an event as dead, running ones too, or forget an event that is settled.
@@ -347,10 +348,19 @@ class JournalEngine(ABC):
         Raises:
             EngineError: The journal cannot be written.
         """
+        return await self._operate(functools.partial(operator.drop, event_id=event_id))
+
+    async def decide(self, event_id: str, decision: Decision) -> int:
+        """Settle what the first waiting delivery asks that such a decision answers; return how many asks that were.
+
+        Raises:
+            EngineError: The journal cannot be written.
+        """
+        return await self._operate(functools.partial(operator.decide, event_id=event_id, decision=decision))
+
+    async def _operate(self, operation: Callable[..., Change]) -> int:
         now = self._clock.now().timestamp()
-        return (
-            await self._write(functools.partial(upkeep.drop, ledger=self._ledger, event_id=event_id, now=now))
-        ).count
+        return (await self._write(functools.partial(operation, ledger=self._ledger, now=now))).count
 
     # --- after a commit ----------------------------------------------------------------------------------------------
 

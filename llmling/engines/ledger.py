@@ -145,10 +145,7 @@ class Ledger:
             return None
         if not begun[0][0]:
             return ()
-        steps = connection.execute(
-            "select key, kind, data from step where delivery_id = ? order by rowid", (delivery_id,)
-        ).fetchall()
-        return tuple(records.step(columns) for columns in steps)
+        return steps_of(connection, delivery_id)
 
     def release(self, connection: sqlite3.Connection, delivery_id: str, now: float) -> Change:
         """Give a running delivery back, and its try."""
@@ -260,11 +257,13 @@ class Ledger:
         else:
             status = "waiting"
             error = _first_error(connection, event_id, "waiting")
-        connection.execute(
+        changed = connection.execute(
             "update event set status = ?, error = ?, cost = ?, finished = null"
             " where id = ? and (status != ? or error is not ? or cost is not ?)",
             (status, error, cost, event_id, status, error, cost),
-        )
+        ).rowcount
+        if changed and status == "waiting":
+            change.waiting.append(event_row(connection, event_id))
 
     def _finish(
         self,
@@ -289,6 +288,14 @@ class Ledger:
 def event_row(connection: sqlite3.Connection, event_id: str) -> EventRow:
     """Return the row of an event."""
     return connection.execute("select * from event_record where id = ?", (event_id,)).fetchone()
+
+
+def steps_of(connection: sqlite3.Connection, delivery_id: str) -> tuple[Step, ...]:
+    """Return the steps of a delivery, in the order in which they were recorded."""
+    found = connection.execute(
+        "select key, kind, data from step where delivery_id = ? order by rowid", (delivery_id,)
+    ).fetchall()
+    return tuple(records.step(columns) for columns in found)
 
 
 def gone(agent: str) -> str:

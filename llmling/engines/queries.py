@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmling.engines import records
+from llmling.engines.ledger import steps_of
 from llmling.engines.records import Row
 from llmling.protocols import DeliveryRecord, EventRecord, EventStatus, Receipt
 
@@ -153,10 +154,7 @@ def values(connection: sqlite3.Connection, space: str) -> dict[str, Any]:
 
 
 def _with_steps(connection: sqlite3.Connection, columns: tuple[Any, ...]) -> DeliveryRecord:
-    steps = connection.execute(
-        "select key, kind, data from step where delivery_id = ? order by rowid", (columns[0],)
-    ).fetchall()
-    return records.delivery_record(columns, tuple(records.step(step) for step in steps))
+    return records.delivery_record(columns, steps_of(connection, columns[0]))
 
 
 def _status(connection: sqlite3.Connection, delivery_id: str) -> EventStatus | None:

@@ -42,12 +42,14 @@ class Row:
 class Change:
     """What a commit did, for those in memory: `fresh` is (id, seq) of new pending deliveries.
 
-    `settled` are the rows of events that became done or dead, `touched` events with a delivery that settled,
+    `settled` are the rows of events that became done or dead, `waiting` of those that wait for a person from now on,
+    `touched` events with a delivery that settled,
     `requeued` agents with deliveries that are pending again, `stopped` deliveries that must not go on.
     """
 
     fresh: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     settled: list[EventRow] = field(default_factory=list[EventRow])
+    waiting: list[EventRow] = field(default_factory=list[EventRow])
     touched: set[str] = field(default_factory=set[str])
     requeued: set[str] = field(default_factory=set[str])
     stopped: set[str] = field(default_factory=set[str])

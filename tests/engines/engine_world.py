@@ -103,7 +103,12 @@ class World:
         return await self.answers.get(work.delivery.agent, done)(work)
 
     async def start(
-        self, policies: Mapping[str, Policy] = AGENTS, *, concurrency: int = 100, max_messages: int = 200
+        self,
+        policies: Mapping[str, Policy] = AGENTS,
+        *,
+        concurrency: int = 100,
+        max_messages: int = 200,
+        waiting: Callable[[EventRecord], None] | None = None,
     ) -> None:
         await self.engine.start(
             self.run,
@@ -111,6 +116,7 @@ class World:
             concurrency=concurrency,
             max_messages_per_event=max_messages,
             settled=self.settled.append,
+            waiting=waiting,
         )
 
     async def accept(

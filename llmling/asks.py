@@ -1,0 +1,97 @@
+"""What a waiting run asks a person, and what a person says to it: the two ends of one pair of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llmling.records import Step
+
+_ASKED, _DECISION = ":asked", ":decision"
+_SETTLED = (_DECISION, ":result", ":reply")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Leave to call a tool or, without a `tool`, a question of the agent `agent`.
+
+    `text` is the call with its arguments, secrets masked and cut for people to read, or the whole question; `about`
+    is what the agent was told besides. `output_schema` is the JSON Schema the answer has to match. `key` is the place
+    in the run.
+    """
+
+    key: str
+    agent: str
+    text: str
+    tool: str | None = None
+    about: str = ""
+    output_schema: Mapping[str, Any] | None = None
+
+    def step(self) -> Step:
+        """Return the step that records it."""
+        data = {
+            "agent": self.agent,
+            "text": self.text,
+            "tool": self.tool,
+            "about": self.about,
+            "output_schema": self.output_schema,
+        }
+        return Step(ask_key(self.key), "asked", data)
+
+    def reason(self) -> str:
+        """Return it in one sentence."""
+        if self.tool is not None:
+            return f"{self.text} needs approval, agent {self.agent!r}"
+        return f"question to {self.agent!r}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A yes or no to tool calls, or the `answer` to a question; `reason` is what the model reads after a no."""
+
+    approved: bool = True
+    reason: str = ""
+    answer: str | None = None
+
+    def settles(self, asks: Sequence[Ask]) -> tuple[Ask, ...]:
+        """Return which of the open asks of one delivery it settles: every call, or the first question."""
+        if self.answer is None:
+            return tuple(ask for ask in asks if ask.tool is not None)
+        return tuple(ask for ask in asks if ask.tool is None)[:1]
+
+    def step(self, key: str) -> Step:
+        """Return the step that records it as said to the ask `key`."""
+        return Step(decision_key(key), "decision", asdict(self))
+
+
+def ask_key(key: str) -> str:
+    """Return the key of the step that records an ask."""
+    return key + _ASKED
+
+
+def decision_key(key: str) -> str:
+    """Return the key of the step that records what was said to an ask."""
+    return key + _DECISION
+
+
+def decision_of(step: Step) -> Decision:
+    """Read the decision in a step."""
+    return Decision(**step.data)
+
+
+def ask_of(step: Step) -> Ask:
+    """Read the ask in a step."""
+    return Ask(step.key.removesuffix(_ASKED), **step.data)
+
+
+def open_asks(steps: Iterable[Step]) -> tuple[Ask, ...]:
+    """Return what the steps of a delivery ask and nobody has settled, in an order that is always the same."""
+    found = {step.key: step for step in steps}
+    asks = [ask_of(step) for step in found.values() if step.kind == "asked"]
+    return tuple(
+        sorted(
+            (ask for ask in asks if not any(ask.key + end in found for end in _SETTLED)),
+            key=lambda ask: ask.key,
+        )
+    )
