@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from llmling.records import Step
+from llmling.messages import ToolCallPart
+from llmling.records import RunInfo, Step
+
+Approve: TypeAlias = Callable[[ToolCallPart, RunInfo], "bool | str | Awaitable[bool | str]"]
+"""Asks whoever attends a run for leave to make a call: True, False, or the reason of a no."""
+AskPerson: TypeAlias = Callable[[str, RunInfo], "str | Awaitable[str]"]
+"""Asks whoever attends a run a question and returns the answer."""
 
 _ASKED, _DECISION = ":asked", ":decision"
 _SETTLED = (_DECISION, ":result", ":reply")

@@ -12,6 +12,8 @@ LLMlingError
 │   ├── LimitExceeded        a limit of the run was reached
 │   ├── OutputError          the answer never matched the output schema
 │   ├── DecisionNeeded       a tool call was in flight at a crash and may not be repeated blindly
+│   │   └── Asked            a tool call or a question waits for a person
+│   ├── NobodyToAsk          a person should answer, and there is none
 │   ├── TeamError            a team found nobody to answer, or no list to map over
 │   ├── HookError            a hook vetoed a model request, or failed (retryable)
 │   ├── SinkError            an answer did not arrive where it should (retryable)
@@ -155,6 +157,20 @@ class DecisionNeeded(RunError):
     """A tool call without `idempotent: true` was in flight when the process died; a person must decide."""
 
     retryable = False
+
+
+class Asked(DecisionNeeded):
+    """A tool call needs a person's yes, or a question an answer; the engine keeps the run until there is one."""
+
+
+class NobodyToAsk(RunError):
+    """A person should answer, and nobody can be asked; `question` is what."""
+
+    retryable = False
+
+    def __init__(self, message: str, *, question: str = "") -> None:
+        super().__init__(message)
+        self.question = question
 
 
 class TeamError(RunError):

@@ -17,6 +17,8 @@ from typing_extensions import TypeVar
 from llmling import manifest as manifests
 from llmling import plugins
 from llmling.arming import Triggers
+from llmling.asks import Approve, Ask, AskPerson, Decision
+from llmling.deciding import decide
 from llmling.errors import EngineError, StartupError
 from llmling.exporters.choose import exporter
 from llmling.manifest.root import Manifest
@@ -26,7 +28,7 @@ from llmling.report import AgentState, ServerState, StartReport
 from llmling.runtime.agent import Agent
 from llmling.runtime.delivery import Deliveries
 from llmling.runtime.http import http_scope
-from llmling.runtime.lifespan import Lifespans, reason
+from llmling.runtime.lifespan import Lifespans, Opened, reason
 from llmling.runtime.node import Failure, Node, reachable
 from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
@@ -50,9 +52,10 @@ class AgentPool(Generic[TDeps]):
     takes up what an earlier process left, and arms the triggers. Leaving drains: triggers stop, running work gets
     `limits.drain_timeout_s`, the rest continues at the next start. It installs no signal handlers.
 
-    `model` replaces the model of every agent. `record` is a file, relative to the manifest's folder, in which every
-    model request and its answer is kept; `model="replay:FILE"` answers from it. `on_event` hears of every event that
-    is done or dead.
+    `model` replaces the model of every agent but people. `record` is a file, relative to the manifest's folder, in
+    which every model request and its answer is kept; `model="replay:FILE"` answers from it. `on_event` hears of every
+    event that is done, dead or from now on waits for a person. Runs that Python code starts ask whoever attends them:
+    `approve(call, run)` says True, False or a reason about tool calls, `ask(question, run)` answers for `model: human`.
 
     Example:
         >>> async with AgentPool("agents.yml") as pool:
@@ -73,6 +76,8 @@ class AgentPool(Generic[TDeps]):
         agents: Mapping[str, Agent[Any]] | None = None,
         on_event: Callable[[EventRecord], None] | None = None,
         record: str | Path | None = None,
+        approve: Approve | None = None,
+        ask: AskPerson | None = None,
     ) -> None:
         self.manifest = manifest if isinstance(manifest, Manifest) else manifests.load(manifest or {"agents": {}})
         self._parallel = parallel_load
@@ -80,6 +85,7 @@ class AgentPool(Generic[TDeps]):
         self._record = record
         self._told = f"every model request and its answer is recorded in {record}" if record else ""
         self._on_event = on_event
+        self._approve, self._ask = approve, ask
         self._serving = triggers and self.manifest.triggered
         self.arm = True
         self._given = dict(agents or {})
@@ -175,6 +181,8 @@ class AgentPool(Generic[TDeps]):
             ask=self._graph.ask,
             read_resource=self._graph.read_resource,
             providers=self._graph.providers,
+            approve=self._approve,
+            person=self._ask,
         )
         engine: Engine | None = None
         listeners = Listeners()
@@ -195,7 +203,7 @@ class AgentPool(Generic[TDeps]):
     async def _start_parts(self) -> None:
         spans = await self._stack.enter_async_context(Lifespans())
         servers = {f"MCP server {name}": server for name, server in self._graph.providers.items()}
-        nodes = {f"agent {name}": _Opened(node) for name, node in self._runnables.items()}
+        nodes = {f"agent {name}": Opened(node) for name, node in self._runnables.items()}
         started = await spans.enter_all({**servers, **nodes}, parallel=self._parallel)
         for start in started.values():
             if start.error is not None:
@@ -228,6 +236,7 @@ class AgentPool(Generic[TDeps]):
             concurrency=limits.concurrency,
             max_messages_per_event=limits.max_messages_per_event,
             settled=self._settled,
+            waiting=self._on_event,
         )
         self._tasks.spawn(self._try_engine(engine), name="watch over the engine")
         self._stack.push_async_callback(engine.stop, limits.drain_timeout_s)
@@ -283,6 +292,12 @@ class AgentPool(Generic[TDeps]):
     async def counts(self) -> Mapping[str, int]:
         """Return how many events there are by status."""
         return {} if self._engine is None else await self._engine.counts()
+
+    async def decide(self, event_id: str, decision: Decision) -> Sequence[Ask]:
+        """Tell a person's decision to an event that waits for it; see `deciding.decide`."""
+        if self._engine is None:
+            raise LookupError(event_id)
+        return await decide(self._engine, event_id, decision)
 
     async def inspect(self, event_id: str) -> EventRecord | None:
         """Return one event with its deliveries."""
@@ -340,20 +355,6 @@ class AgentPool(Generic[TDeps]):
                     await busy[0].complete_tasks()
         except TimeoutError:
             logger.warning("the pool stops while messages between agents are still under way; they are dropped")
-
-
-class _Opened:
-    """An agent or team as a context that a task can own."""
-
-    def __init__(self, node: Runnable) -> None:
-        self._node = node
-
-    async def __aenter__(self) -> Runnable:
-        await self._node.open()
-        return self._node
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._node.aclose()
 
 
 def _no_url(event_id: str) -> str | None:

@@ -11,11 +11,10 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TextIO, TypeAlias
 
+from llmling import masking
+
 Colour: TypeAlias = Literal["red", "green", "yellow", "cyan", "dim", "bold"]
 _CODES: dict[Colour, str] = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
-_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-# Shorter values are masked nowhere: hiding every "1" or "dev" would make texts unreadable and hide nothing.
-_SHORTEST_SECRET = 8
 # What a terminal obeys instead of showing it: control characters, changes of direction, halves of surrogate pairs.
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LOOKED_AT = 20
@@ -25,19 +24,17 @@ _hidden: set[str] = set()
 
 def hide(secrets: Iterable[str]) -> None:
     """Mask these texts in every diagnostic from now on."""
-    _hidden.update(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
+    _hidden.update(secrets)
 
 
 def hide_environment() -> None:
     """Mask the values of environment variables that look like credentials by their name."""
-    hide(value for name, value in os.environ.items() if name.upper().endswith(_SECRET_NAMES))
+    hide(masking.environment_secrets())
 
 
 def masked(text: str) -> str:
     """Return `text` with every known secret replaced."""
-    for secret in sorted(_hidden, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
+    return masking.masked(text, _hidden)
 
 
 def plain(text: str) -> str:

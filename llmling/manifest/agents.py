@@ -27,7 +27,7 @@ from llmling.manifest.knowledge import KnowledgeConfig
 from llmling.manifest.models import AutoModelConfig, ModelConfig, ModelSettings
 from llmling.manifest.prompts import StructuredInstructionsConfig, TemplateInstructionsConfig
 from llmling.manifest.sinks import SinkConfig
-from llmling.manifest.tools import McpServerConfig, ToolConfig
+from llmling.manifest.tools import ApprovalConfig, McpServerConfig, ToolConfig
 from llmling.manifest.triggers import TriggerConfig
 
 
@@ -174,7 +174,7 @@ class AgentConfig(NodeConfig):
     extends: str | None = None
     """Another agent whose keys this one starts from; mappings merge, lists and values replace."""
     model: ModelConfig = AutoModelConfig()
-    """Model: a name as litellm writes it, `auto`, `demo`, `demo:script.yml`, `replay:cassette.yml`, or a mapping."""
+    """Model: a name as litellm writes it, `auto`, `demo`, `demo:script.yml`, `replay:cassette.yml`, `human`, or a mapping."""
     model_settings: ModelSettings = ModelSettings()
     """Settings sent with each model request."""
     instructions: InstructionsConfig = Field(default=[])
@@ -200,6 +200,9 @@ class AgentConfig(NodeConfig):
     """How much of an exchange one model request may hold; without it only a provider's refusal makes one shorter."""
     plan: PlanConfig | None = None
     """How often the agent makes a plan."""
+    approval: ApprovalConfig = "destructive"
+    """When a person must say yes before a tool is called: `always`, `destructive` (tools that are marked so, and MCP
+    tools that are not marked as harmless) or `never`. An event waits for the answer."""
     hooks: list[CallablePath] = Field(default=[])
     """Code around model requests and tool calls as `module:name`: an object with `before_model`, `after_model`,
     `before_tool`, `after_tool` or `on_event`, or a function that hears every event."""

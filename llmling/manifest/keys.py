@@ -24,8 +24,7 @@ from llmling.manifest.tools import FunctionToolConfig, McpServerBase
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, TriggerBase, WebhookTriggerConfig
 
 PLANNED: Mapping[type[Config] | str, frozenset[str]] = {
-    AgentConfig: frozenset({"approval", "memory", "budget"}),
-    FunctionToolConfig: frozenset({"approval"}),
+    AgentConfig: frozenset({"memory", "budget"}),
     TriggerBase: frozenset({"key", "budget"}),
     "root": frozenset({"budget"}),
 }
@@ -62,7 +61,7 @@ HINTS: Mapping[type[Config] | str, Mapping[str, str]] = {
         "result_retries": "write `retries:`",
         "usage_limits": "write `limits:`",
         "forwards_to": "write `connections:`",
-        "requires_tool_confirmation": "remove it; approval comes with a later release",
+        "requires_tool_confirmation": "write `approval:`",
         "jobs": "write `triggers:`",
         "storage": "write `engine:` at the root",
         "temperature": "write `model_settings: {temperature: ...}`",
@@ -135,7 +134,7 @@ HINTS: Mapping[type[Config] | str, Mapping[str, str]] = {
     },
     FunctionToolConfig: {
         "import_path": "write `function: module:name`",
-        "requires_confirmation": "remove it; approval comes with a later release",
+        "requires_confirmation": "write `approval: always`",
         **dict.fromkeys(("enabled", "requires_capability", "priority", "cache_enabled", "metadata"), _GONE),
     },
     FileKnowledgeConfig: {"paths": "write one entry with `path:` for each"},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Field
 
 from llmling.manifest.base import CallablePath, Config, PositiveSeconds, RelativePath, Truth, plugged
 from llmling.manifest.wire import Headers, Url
+
+ApprovalConfig: TypeAlias = Literal["always", "destructive", "never"]
 
 
 class FunctionToolConfig(Config):
@@ -24,6 +26,10 @@ class FunctionToolConfig(Config):
     """True when calling it twice does no harm: it is then repeated after a crash without asking."""
     timeout_s: PositiveSeconds | None = None
     """Longest time for one call, in seconds; absent: the run's own limit."""
+    destructive: Truth = False
+    """True when it destroys or sends something: `approval: destructive` asks a person before a call."""
+    approval: ApprovalConfig | None = None
+    """When a person must say yes to a call: `always`, `destructive` or `never`; absent: as the agent says."""
 
 
 class AgentToolConfig(Config):
@@ -36,6 +42,9 @@ class AgentToolConfig(Config):
     """What the model reads about it; absent: the agent's description."""
     timeout_s: PositiveSeconds | None = None
     """Longest time for one call, in seconds; absent: the agent's own limit."""
+    approval: ApprovalConfig | None = None
+    """When a person must say yes to a call: `always`, `destructive` (never, for an agent) or `never`; absent: as the
+    agent that asks says."""
 
 
 def tool_shorthand(value: Any) -> Any:

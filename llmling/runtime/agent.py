@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypedDict, Unpack
 
@@ -13,11 +14,12 @@ from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
+from llmling.asks import Approve, AskPerson
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.root import Manifest
 from llmling.messages import Message, RunResult
-from llmling.protocols import Model, RetryPolicy
+from llmling.protocols import Approval, Model, RetryPolicy
 from llmling.protocols import Prompt as Instructions
 from llmling.runtime.background import Background
 from llmling.runtime.context import RunContext
@@ -35,7 +37,11 @@ TDeps = TypeVar("TDeps", default=None)
 
 
 class AgentOptions(TypedDict, total=False):
-    """Further keys of an agent in the manifest, under the same names."""
+    """Further keys of an agent in the manifest, under the same names, and whoever attends runs that no engine keeps.
+
+    `approve(call, run)` is asked for tool calls that need approval and returns True, False or the reason of a no;
+    `ask(question, run)` answers for `model: human`. Both may be async.
+    """
 
     description: str
     model_settings: Mapping[str, Any]
@@ -50,6 +56,9 @@ class AgentOptions(TypedDict, total=False):
     parallel_tools: bool
     context: Mapping[str, Any]
     plan: Mapping[str, Any]
+    approval: Approval
+    approve: Approve
+    ask: AskPerson
 
 
 class Agent(Member, Generic[TDeps]):
@@ -77,12 +86,12 @@ class Agent(Member, Generic[TDeps]):
         **options: Unpack[AgentOptions],
     ) -> None:
         self._manifest: Manifest | None = None
-        services = Services()
+        services = Services(approve=options.pop("approve", None), person=options.pop("ask", None))
         prompt: Instructions | None = None
         if _is_file(name):
             self._manifest = manifests.load_agent(name)
             name, config = next(iter(self._manifest.agents.items()))
-            services = Services(folder=self._manifest.folder)
+            services = replace(services, folder=self._manifest.folder)
         else:
             if not isinstance(instructions, str | Sequence | Mapping):
                 prompt, instructions = instructions, ()
@@ -146,6 +155,8 @@ class Agent(Member, Generic[TDeps]):
             plan_every=config.plan.every if config.plan else None,
             rate=RateLimit(limits.requests_per_minute, services.clock) if limits.requests_per_minute else None,
             hooks=Hooks((*config.hooks, *hooks), services.folder) if config.hooks or hooks else NO_HOOKS,
+            approval=config.approval,
+            approve=services.approve,
             clock=services.clock,
         )
 

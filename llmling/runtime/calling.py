@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from llmling.errors import DecisionNeeded, RunError, ToolError
 from llmling.messages import ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import Step, Tool
+from llmling.runtime.approval import Approvals
 from llmling.runtime.context import Meter, RunContext, current_run
 from llmling.runtime.limits import shortened
 from llmling.runtime.profile import Profile
@@ -34,8 +35,9 @@ class HandsOver(Protocol):
 class Calling:
     """Makes the tool calls of one run.
 
-    Every result is recorded. A call that was in flight when the process ended is made again only when its tool is
-    repeatable; otherwise it ends the run with `DecisionNeeded`.
+    Every result is recorded. Before any call of a reply is made, a person is asked for those that need it. A call that
+    was in flight when the process ended is made again only when its tool is repeatable; otherwise it ends the run with
+    `DecisionNeeded`.
     """
 
     def __init__(self, profile: Profile, context: RunContext, progress: Progress, tools: Sequence[Tool]) -> None:
@@ -43,6 +45,7 @@ class Calling:
         self._context = context
         self._progress = progress
         self._tools = {tool.spec.name: tool for tool in tools}
+        self._approvals = Approvals(profile, context, progress, self._tools)
         self._asked: dict[str, Meter] = {}
 
     async def call_all(self, iteration: int, calls: Sequence[ToolCallPart]) -> list[ToolCallResponsePart]:
@@ -52,30 +55,40 @@ class Calling:
             RunError: The run ends here; nothing that a tool does or is sent raises.
         """
         keys = [f"{iteration}.{index}" for index in range(len(calls))]
+        refused = await self._approvals.refusals(keys, calls)
         if not self._profile.parallel_tools or len(calls) == 1:
-            return [await self._call(key, part) for key, part in zip(keys, calls, strict=True)]
-        tasks: list[asyncio.Task[ToolCallResponsePart]] = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks.extend(group.create_task(self._call(key, part)) for key, part in zip(keys, calls, strict=True))
-        except* RunError as errors:
-            # Nothing but the end of the run is raised by a call, and one end is enough.
-            raise _first(errors) from None
-        return [task.result() for task in tasks]
+            return [await self._call(key, part, refused.get(key)) for key, part in zip(keys, calls, strict=True)]
 
-    async def _call(self, key: str, call: ToolCallPart) -> ToolCallResponsePart:
+        async def outcome(key: str, part: ToolCallPart) -> ToolCallResponsePart | RunError:
+            # Nothing but the end of the run is raised by a call; the others are not cut short by it.
+            try:
+                return await self._call(key, part, refused.get(key))
+            except RunError as error:
+                return error
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(outcome(key, part)) for key, part in zip(keys, calls, strict=True)]
+        results: list[ToolCallResponsePart] = []
+        for task in tasks:
+            result = task.result()
+            if isinstance(result, RunError):
+                raise result
+            results.append(result)
+        return results
+
+    async def _call(self, key: str, call: ToolCallPart, refused: str | None) -> ToolCallResponsePart:
         step = self._context.journal.recorded(f"{key}:result")
         if step is not None:
             if "usage" in step.data:
                 self._progress.add(Usage(**step.data["usage"]), step.data["cost_usd"])
             return ToolCallResponsePart(call.id, call.name, step.data["response"], step.data["failed"])
         with tool_span(self._profile.agent, call.name, call.id, known=call.name in self._tools) as span:
-            part = await self._answer(key, call)
+            part = await self._answer(key, call, refused)
             if part.failed:
                 span.end(part.response)
         return part
 
-    async def _answer(self, key: str, call: ToolCallPart) -> ToolCallResponsePart:
+    async def _answer(self, key: str, call: ToolCallPart, refused: str | None) -> ToolCallResponsePart:
         tool = self._tools.get(call.name)
         say = self._progress.say
         say("tool_called", f"{call.name}({call.arguments_json()})", tool=call.name, call_id=call.id)
@@ -86,6 +99,8 @@ class Calling:
             )
         elif isinstance(call.arguments, str):
             part = ToolCallResponsePart(call.id, call.name, _malformed(call.arguments), failed=True)
+        elif refused is not None:
+            part = ToolCallResponsePart(call.id, call.name, f"{call.name} was not called: {refused}", failed=True)
         else:
             part = await self._guarded(key, call, tool)
         part = replace(part, response=shortened(part.response))
@@ -152,10 +167,3 @@ def _malformed(arguments: str) -> str:
     except ValueError as error:
         return f"the arguments are not valid JSON ({error}): send one JSON object"
     return "the arguments are not a JSON object: send one JSON object"
-
-
-def _first(group: BaseExceptionGroup[RunError]) -> RunError:
-    error = group.exceptions[0]
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -25,19 +25,19 @@ class NoJournal:
 class ScopedJournal:
     """A part of a journal for a run inside a run: every key gets a prefix."""
 
-    __slots__ = ("_journal", "_prefix")
+    __slots__ = ("_prefix", "journal")
 
     def __init__(self, journal: Recorder, prefix: str) -> None:
-        self._journal = journal
+        self.journal = journal
         self._prefix = prefix
 
     def recorded(self, key: str) -> Step | None:
         """Return the step recorded under the prefixed key."""
-        return self._journal.recorded(self._prefix + key)
+        return self.journal.recorded(self._prefix + key)
 
     async def record(self, step: Step, *, committed: bool = False) -> None:
         """Record the step under the prefixed key."""
-        await self._journal.record(Step(self._prefix + step.key, step.kind, step.data), committed=committed)
+        await self.journal.record(Step(self._prefix + step.key, step.kind, step.data), committed=committed)
 
 
 NO_JOURNAL = NoJournal()
@@ -96,6 +96,14 @@ class RunContext:
     mapped: Tally = field(default_factory=Tally)
     listen: Listener = silent
     streaming: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether an engine keeps this run, so that it can wait for a person."""
+        journal = self.journal
+        while isinstance(journal, ScopedJournal):
+            journal = journal.journal
+        return not isinstance(journal, NoJournal)
 
     def within(self, agent: str, prefix: str) -> RunContext:
         """Return the surroundings of a run that a tool of this one starts: a history and a stream of its own."""

@@ -6,16 +6,18 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmling.errors import DecisionNeeded, LLMlingError, ModelError, RunError
 from llmling.manifest.agents import RedeliveryConfig
 from llmling.messages import Message, RunResult
 from llmling.protocols import Again, Answer, Dead, Delivery, Done, Settlement, Step, Waiting, Work
-from llmling.runtime.context import RunContext
+from llmling.runtime.context import RunContext, ScopedJournal
 from llmling.runtime.node import CallableNode, Dropped, Node, hop_limit
 from llmling.runtime.spans import event_place
 from llmling.runtime.tracing import below
+from llmling.runtime.waiting import AskedJournal, waiting_reason
 
 if TYPE_CHECKING:
     from llmling.runtime.connection import Connection
@@ -39,14 +41,17 @@ class Deliveries:
 
     async def _settle(self, work: Work) -> Settlement:
         node = self._nodes[work.delivery.agent]
+        asked = AskedJournal(work.journal)
+        work = replace(work, journal=asked)
         context = RunContext(work.event, work.journal)
         try:
             result = await node.answer(work.delivery.message, context)
             await self._send(node, result, work)
             successors = await self._successors(node, result.message, work, work.delivery.id, work.delivery.hops)
         except DecisionNeeded as error:
-            logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, error)
-            return self._ended(node, Waiting(str(error)))
+            reason = waiting_reason(asked.asks, error, work.event.id)
+            logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, reason)
+            return self._ended(node, Waiting(reason, context.meter.cost_usd))
         except LLMlingError as error:
             reason = await _reason(error, work, context.meter.asked)
             settlement = self._failed(error, reason, work, context.meter.cost_usd)
@@ -115,12 +120,12 @@ class Deliveries:
 
     async def _inline(self, target: Node, message: Message, work: Work, path: str, hops: int) -> list[Delivery]:
         # A callable or an agent from outside the manifest has no name another process could find: it is run here,
-        # as part of this delivery, and repeated with it.
+        # as part of this delivery, and repeated with it, an agent from its steps.
         try:
-            result = await target.answer(message, RunContext(work.event))
+            result = await target.answer(message, RunContext(work.event, ScopedJournal(work.journal, f"{path}: ")))
         except Dropped:
             return []
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, DecisionNeeded):
             raise
         except Exception as error:  # noqa: BLE001 - a failing target never fails its source
             reason = f"{type(error).__name__}: {error}" if isinstance(target, CallableNode) else str(error)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -41,6 +41,31 @@ class Started(Generic[T]):
     value: T | None
     error: BaseException | None
     seconds: float
+
+
+class Openable(Protocol):
+    """What is opened and closed by methods."""
+
+    async def open(self) -> None:
+        """Open it."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close it."""
+        ...
+
+
+class Opened:
+    """What has `open` and `aclose`, as a context that a task can own."""
+
+    def __init__(self, resource: Openable) -> None:
+        self._resource = resource
+
+    async def __aenter__(self) -> None:
+        await self._resource.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._resource.aclose()
 
 
 class _Owner(Generic[T]):

@@ -24,6 +24,11 @@ def shortened(text: str) -> str:
     return f"{text[:kept]}\n[cut after {kept:,} of {len(text):,} characters]"
 
 
+def clipped(text: str, most: int) -> str:
+    """Return a text for people to read, cut to `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def check_limits(agent: str, limits: LimitsConfig, usage: Usage, cost_usd: float | None) -> None:
     """Check what a run has used so far.
 

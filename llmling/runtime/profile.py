@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmling.asks import Approve
 from llmling.manifest.agents import ContextConfig, LimitsConfig
-from llmling.protocols import Model, RetryPolicy
+from llmling.protocols import Approval, Model, RetryPolicy
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 from llmling.runtime.hooks import NO_HOOKS, Hooks
 from llmling.runtime.limits import RateLimit
@@ -32,4 +33,6 @@ class Profile:
     plan_every: int | None = None
     rate: RateLimit | None = None
     hooks: Hooks = NO_HOOKS
+    approval: Approval = "destructive"
+    approve: Approve | None = None
     clock: Clock = SYSTEM_CLOCK

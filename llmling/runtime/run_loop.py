@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmling.errors import LimitExceeded, ModelError, NotAsked, OutputError, RunError
+from llmling.errors import DecisionNeeded, LimitExceeded, ModelError, NotAsked, OutputError, RunError
 from llmling.messages import Message, RunResult, TextPart
 from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
@@ -34,7 +34,7 @@ class RunLoop:
 
     Every model reply and tool result is recorded in the journal of `context`. A run that starts again takes them
     from there and neither pays nor acts twice; a tool call that was in flight and is not repeatable ends it with
-    `DecisionNeeded`.
+    `DecisionNeeded`, one that needs a person's yes, or a question to a person, with `Asked`.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class RunLoop:
                     f"run of agent {self._profile.agent!r} took longer than {timeout_s:g} s: raise limits.timeout_s"
                 ) from None
         except RunError as error:
-            progress.say("run_failed", str(error), error=type(error).__name__)
+            kind = "run_waiting" if isinstance(error, DecisionNeeded) else "run_failed"
+            progress.say(kind, str(error), error=type(error).__name__)
             raise
         result = RunResult(
             content=content,

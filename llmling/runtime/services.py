@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmling import plugins
+from llmling.asks import Approve, AskPerson
 from llmling.errors import StartupError
 from llmling.messages import RunResult
 from llmling.protocols import Engine, Model, ToolProvider
@@ -38,16 +39,19 @@ class Services:
     """The pool as its parts see it.
 
     `folder` is the manifest's; relative paths start there. `ask(agent, prompt)` runs another agent, without its
-    connections. `read_resource(server, uri)` reads from an MCP server. `engine`, `listeners` and `status_url` are
-    there for triggers only; `status_url(event_id)` is the address of an event on the pool's server, None without one.
-    `agent` is the one a part belongs to, empty for parts of the pool; `around_model(model, agent)` returns what stands
-    in for a model, such as one that also records.
+    connections. `read_resource(server, uri)` reads from an MCP server. `approve(call, run)` and `person(question, run)`
+    ask whoever attends runs that no engine keeps. `engine`, `listeners` and `status_url` are there for triggers only;
+    `status_url(event_id)` is the address of an event on the pool's server, None without one. `agent` is the one a part
+    belongs to, empty for parts of the pool; `around_model(model, agent)` returns what stands in for a model, such as
+    one that also records.
     """
 
     folder: Path = field(default_factory=Path.cwd)
     clock: Clock = SYSTEM_CLOCK
     ask: Callable[[str, str], Awaitable[RunResult]] = _no_agents
     read_resource: Callable[[str, str], Awaitable[str]] = _no_resources
+    approve: Approve | None = None
+    person: AskPerson | None = None
     engine: Engine | None = None
     listeners: Listeners | None = None
     status_url: Callable[[str], str | None] = _no_status_url

@@ -22,6 +22,7 @@ RunEventType: TypeAlias = Literal[
     "compacted",
     "handoff",
     "run_completed",
+    "run_waiting",
     "run_failed",
 ]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmling import plugins
 from llmling.errors import StartupError
-from llmling.protocols import Tool, ToolProvider
+from llmling.protocols import Approval, Tool, ToolProvider
 from llmling.runtime.services import Services
 
 LONGEST_NAME = 64
@@ -85,6 +85,16 @@ class RenamedTool:
     def repeatable(self) -> bool:
         """As the tool itself says."""
         return self._tool.repeatable
+
+    @property
+    def destructive(self) -> bool:
+        """As the tool itself says."""
+        return self._tool.destructive
+
+    @property
+    def approval(self) -> Approval | None:
+        """As the tool itself says."""
+        return self._tool.approval
 
     @property
     def timeout_s(self) -> float | None:

@@ -26,10 +26,12 @@ class AgentTool:
     """
 
     repeatable = True
+    destructive = False
 
     def __init__(self, config: AgentToolConfig, services: Services, description: str = "") -> None:
         self.agent = config.name
         self.timeout_s = config.timeout_s
+        self.approval = config.approval
         self._ask = services.ask
         about = config.description or description
         self.spec = ToolSpec(

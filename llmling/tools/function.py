@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from llmling.errors import ToolError
 from llmling.manifest.importing import import_object
 from llmling.manifest.tools import FunctionToolConfig
-from llmling.protocols import Tool, ToolSpec
+from llmling.protocols import Approval, Tool, ToolSpec
 from llmling.runtime.services import Services
 from llmling.runtime.threads import run_in_thread
 from llmling.tools.schema import Signature, plain_function
@@ -35,6 +35,8 @@ class ToolOptions:
     description: str | None = None
     idempotent: bool = False
     timeout_s: float | None = None
+    destructive: bool = False
+    approval: Approval | None = None
 
 
 @overload
@@ -46,6 +48,8 @@ def tool(
     description: str | None = None,
     idempotent: bool = False,
     timeout_s: float | None = None,
+    destructive: bool = False,
+    approval: Approval | None = None,
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -55,18 +59,22 @@ def tool(
     description: str | None = None,
     idempotent: bool = False,
     timeout_s: float | None = None,
+    destructive: bool = False,
+    approval: Approval | None = None,
 ) -> F | Callable[[F], F]:
     """Say how a function, sync or async, is offered to models; it stays an ordinary function.
 
     `idempotent` promises that calling it twice does no harm: it is then repeated after a crash without asking.
-    `timeout_s` is the longest time for one call, in seconds. Without options plain `@tool` does.
+    `timeout_s` is the longest time for one call, in seconds. `destructive` says that it destroys or sends something,
+    so that `approval: destructive` asks a person first; `approval` is when to ask, whatever the agent says. Without
+    options plain `@tool` does.
 
     Example:
         @tool(idempotent=True)
         def word_count(text: str) -> int:
             return len(text.split())
     """
-    options = ToolOptions(name, description, idempotent, timeout_s)
+    options = ToolOptions(name, description, idempotent, timeout_s, destructive, approval)
 
     def mark(marked: F) -> F:
         return _marked(marked, options)
@@ -101,6 +109,8 @@ class FunctionTool:
         self.function = function
         self.repeatable = options.idempotent
         self.timeout_s = options.timeout_s
+        self.destructive = options.destructive
+        self.approval: Approval | None = options.approval
         name = _name(function) if options.name is None else _checked(options.name)
         self._signature = Signature(function, name)
         description = options.description or self._signature.doc.summary
@@ -198,6 +208,8 @@ def _merged(config: FunctionToolConfig, marked: ToolOptions) -> ToolOptions:
         description=marked.description if config.description is None else config.description,
         idempotent=config.idempotent if "idempotent" in said else marked.idempotent,
         timeout_s=config.timeout_s if "timeout_s" in said else marked.timeout_s,
+        destructive=config.destructive if "destructive" in said else marked.destructive,
+        approval=marked.approval if config.approval is None else config.approval,
     )
 
 

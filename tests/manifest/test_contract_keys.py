@@ -39,7 +39,7 @@ agents:
       - {type: agent, name: summarizer}
       - type: function
         function: "my_module:send"
-        approval: always                             #! LL206
+        approval: always
         idempotent: false
         timeout_s: 20
     mcp_servers: [files, search]
@@ -67,7 +67,7 @@ agents:
     hooks: [my_module:audit]
     context: {window_tokens: 100000, compact_at: 0.75, strategy: shorten}
     plan: {every: 5}
-    approval: destructive                            #! LL206
+    approval: destructive
     memory: {facts: true}                            #! LL206
     budget: {usd_per_day: 5}                         #! LL206
     triggers:
@@ -155,7 +155,7 @@ PREDECESSOR = {
     "agents: {a: {user_prompts: [x]}}": "prompt:",
     "agents: {a: {name: b}}": "the key above is the name",
     "agents: {a: {avatar: x}}": "remove it",
-    "agents: {a: {requires_tool_confirmation: always}}": "remove it",
+    "agents: {a: {requires_tool_confirmation: always}}": "approval:",
     "agents: {a: {forwards_to: [b]}}": "connections:",
     "agents: {a: {connections: [{name: a}]}}": "to:",
     "agents: {a: {connections: [{to: a, wait_for_completion: true}]}}": "wait:",
@@ -176,7 +176,7 @@ PREDECESSOR = {
     "agents: {a: {mcp_servers: [{type: sse, url: 'http://x'}]}}": "type: http",
     "agents: {a: {mcp_servers: [{type: stdio, command: x, environment: {}}]}}": "env:",
     "agents: {a: {mcp_servers: [{type: stdio, command: x, timeout: 3}]}}": "call_timeout_s:",
-    "agents: {a: {tools: [{type: function, function: 'm:f', requires_confirmation: true}]}}": "later release",
+    "agents: {a: {tools: [{type: function, function: 'm:f', requires_confirmation: true}]}}": "approval: always",
     "agents: {a: {model: {type: litellm, name: x/y, identifier: x}}}": "name:",
     "teams: {t: {members: [t], shared_prompt: x}}": "instructions:",
     "agents: {a: {limits: {max_hops: 1}}}": "root",

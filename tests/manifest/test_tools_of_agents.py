@@ -48,6 +48,8 @@ def unknown(text: 7) -> None: ...
 
 class Whole:
     repeatable = True
+    destructive = False
+    approval = None
     timeout_s = None
 
     def __init__(self, name):

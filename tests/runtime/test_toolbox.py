@@ -59,6 +59,8 @@ class Answering:
     """A tool that answers with what it was given, whatever that is."""
 
     repeatable = True
+    destructive = False
+    approval = None
     timeout_s = None
 
     def __init__(self, name: str, answer: Any) -> None:

@@ -238,6 +238,7 @@ def _offer(tool: mcp_types.Tool) -> Offer:
         tool.description or tool.title or "",
         parameters,
         hints is not None and bool(hints.read_only_hint or hints.idempotent_hint),
+        hints is None or (not hints.read_only_hint and hints.destructive_hint is not False),
     )
 
 

@@ -30,12 +30,16 @@ current_attempt: ContextVar[Attempt | None] = ContextVar("llmling_mcp_attempt", 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One tool as the server describes it; `repeatable` when it is marked read-only or idempotent."""
+    """One tool as the server describes it.
+
+    `repeatable` when it is marked read-only or idempotent, `destructive` unless it is marked read-only or harmless.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
     repeatable: bool
+    destructive: bool
 
 
 class Caller(Protocol):
@@ -54,9 +58,12 @@ class Caller(Protocol):
 class McpTool:
     """One tool of an MCP server, under a name that every model accepts."""
 
+    approval = None
+
     def __init__(self, server: Caller, name: str, offer: Offer) -> None:
         self.spec = ToolSpec(name, offer.description, offer.parameters)
         self.repeatable = offer.repeatable
+        self.destructive = offer.destructive
         self.original_name = offer.name
         self._server = server
 

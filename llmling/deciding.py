@@ -1,0 +1,30 @@
+"""Telling a person's decision to an event that waits for it."""
+
+from __future__ import annotations
+
+from llmling.asks import Ask, Decision, open_asks
+from llmling.protocols import Engine
+from llmling.runtime.output import output_type
+
+
+async def decide(engine: Engine, event_id: str, decision: Decision) -> tuple[Ask, ...]:
+    """Settle what the first waiting delivery of an event asks that such a decision answers; return what that was.
+
+    A yes or no settles every tool call that delivery asks for, an answer its first question. Nothing is returned when
+    nothing of the kind is asked, or somebody else was quicker.
+
+    Raises:
+        LookupError: There is no such event.
+        OutputError: The answer does not match the agent's `output`; the message says where.
+        EngineError: The engine cannot be used.
+    """
+    record = await engine.inspect(event_id)
+    if record is None:
+        raise LookupError(f"no event {event_id!r}; `llmling events list` shows those there are")
+    waiting = (delivery for delivery in record.deliveries if delivery.status == "waiting")
+    asks = next((asks for delivery in waiting if (asks := decision.settles(open_asks(delivery.steps)))), ())
+    if decision.answer is not None:
+        for ask in asks:
+            if ask.output_schema is not None:
+                output_type(ask.output_schema).parse(decision.answer)
+    return asks if asks and await engine.decide(event_id, decision) else ()

@@ -1,0 +1,46 @@
+"""Keeping secrets out of what people read: values of the environment, and arguments whose name says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+MASK = "***"
+_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+# Shorter values are masked nowhere: hiding every "1" or "dev" would make texts unreadable and hide nothing.
+_SHORTEST = 8
+
+
+def environment_secrets() -> set[str]:
+    """Return the values of environment variables that look like credentials by their name."""
+    return {value for name, value in os.environ.items() if name.upper().endswith(_NAMES)}
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without these secrets; those of less than eight characters stay."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SHORTEST:
+            text = text.replace(secret, MASK)
+    return text
+
+
+def masked_arguments(arguments: Mapping[str, Any] | str) -> str:
+    """Return the arguments of a call as JSON, without secrets of the environment and what looks like a credential."""
+    text = arguments if isinstance(arguments, str) else json.dumps(_without(arguments), ensure_ascii=False)
+    return masked(text, environment_secrets())
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, Any]", value).items()
+        return {name: MASK if _credential(name, inner) else _without(inner) for name, inner in items}
+    if isinstance(value, list):
+        return [_without(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def _credential(name: str, value: Any) -> bool:
+    # A number called `max_tokens` is none.
+    return isinstance(value, str) and name.upper().endswith(_NAMES)
