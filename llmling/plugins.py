@@ -30,6 +30,7 @@ TABLE: dict[Kind, dict[str, Plugin]] = {
         "demo": Plugin("llmling.manifest.models:DemoModelConfig", "llmling.models.demo:DemoModel"),
         "script": Plugin("llmling.manifest.models:ScriptModelConfig", "llmling.models.scripted:script_model"),
         "replay": Plugin("llmling.manifest.models:ReplayModelConfig", "llmling.models.cassettes.replay:replay_model"),
+        "human": Plugin("llmling.manifest.models:HumanModelConfig", "llmling.models.human:human_model"),
         "litellm": Plugin("llmling.manifest.models:LiteLLMModelConfig", "llmling.models.litellm:LiteLLMModel"),
         "fallback": Plugin("llmling.manifest.models:FallbackModelConfig", "llmling.models.fallback:FallbackModel"),
     },

@@ -15,7 +15,7 @@ from llmling.errors import StartupError
 from llmling.events import Event
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
-from llmling.manifest.models import ModelConfig
+from llmling.manifest.models import HumanModelConfig, ModelConfig
 from llmling.manifest.root import Manifest
 from llmling.manifest.tools import AgentToolConfig
 from llmling.messages import Message, RunResult
@@ -94,7 +94,11 @@ def build_nodes(
     for name, config in manifest.agents.items():
         ready = (agents or {}).get(name)
         graph.nodes[name] = ready or Agent[Any].from_config(
-            name, _described(config, manifest), services, model=model, parallel_init=parallel
+            name,
+            _described(config, manifest),
+            services,
+            model=_replaced(config.model, model),
+            parallel_init=parallel,
         )
     for name in manifest.teams:
         _team(name, manifest, graph, services, (), model)
@@ -128,8 +132,13 @@ def _team(
     config = manifest.teams[name]
     inner = (*outer, name)
     members = [_team(member, manifest, graph, services, inner, model) for member in config.names]
-    graph.nodes[name] = team = Team.from_config(name, config, members, services, model=model)
+    graph.nodes[name] = team = Team.from_config(name, config, members, services, model=_replaced(config.model, model))
     return team
+
+
+def _replaced(config: Any, model: str | None) -> str | None:
+    # No model answers for a person.
+    return None if isinstance(config, HumanModelConfig) else model
 
 
 def policies(manifest: Manifest) -> dict[str, Policy]:

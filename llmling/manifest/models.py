@@ -46,6 +46,12 @@ class ReplayModelConfig(Config):
     """The cassette."""
 
 
+class HumanModelConfig(Config):
+    """A person answers: an event waits until somebody has given the answer."""
+
+    type: Literal["human"] = "human"
+
+
 class LiteLLMModelConfig(Config):
     """Any model litellm can reach."""
 
@@ -72,7 +78,7 @@ def model_shorthand(value: Any) -> Any:
     """Turn the text a user writes for a model into its mapping."""
     if not isinstance(value, str):
         return value
-    if value in {"auto", "demo"}:
+    if value in {"auto", "demo", "human"}:
         return {"type": value}
     for prefix, kind in (("demo:", "script"), ("replay:", "replay")):
         if value.startswith(prefix):
@@ -87,6 +93,7 @@ ModelMapping = Annotated[
         | DemoModelConfig
         | ScriptModelConfig
         | ReplayModelConfig
+        | HumanModelConfig
         | LiteLLMModelConfig
         | FallbackModelConfig,
         Discriminator("type"),

@@ -1,4 +1,8 @@
-"""The model's side of a run: one reply after another, each recorded, hooked, limited and tried again."""
+"""The model's side of a run: one reply after another, each recorded, hooked, limited and tried again.
+
+A model that is a person raises `NobodyToAsk` where nobody attends; in a run that an engine keeps this becomes a
+question that waits there, and its answer the reply.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from llmling.errors import LimitExceeded, ModelError
-from llmling.messages import Message
+from llmling.asks import Ask, ask_key, decision_key, decision_of
+from llmling.errors import Asked, LimitExceeded, ModelError, NobodyToAsk
+from llmling.messages import Message, Usage
 from llmling.protocols import ModelRequest, ModelResponse, OnRetry, Step, TextDelta, ToolSpec
 from llmling.runtime.context import RunContext
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.retry import request_with_retries, stream_with_retries
+from llmling.runtime.scope import current_request
 
 Purpose: TypeAlias = Literal["reply", "plan", "summary", "final"]
 """What a request is for: a turn with tools, a plan, a summary of what is left out, or the answer without tools."""
@@ -79,14 +85,20 @@ class Asking:
             profile.request_timeout_s,
             profile.retries,
         )
-        decided = await profile.hooks.before_model(request, self._progress.info)
+        place = str(iteration) if purpose == "reply" else f"{iteration}:{purpose}"
+        said = self._context.journal.recorded(decision_key(place))
+        decided = (
+            human_reply(decision_of(said).answer or "")
+            if said is not None
+            else await profile.hooks.before_model(request, self._progress.info)
+        )
         if isinstance(decided, ModelResponse):
             response = decided
             if streaming:
                 self._progress.say("text_delta", response.message.text)
         else:
             self._announce(iteration, purpose)
-            response = await self._ask(decided, streaming=streaming)
+            response = await self._ask(place, decided, streaming=streaming)
         self._context.meter.add(response.usage, response.cost_usd)
         return await profile.hooks.after_model(response, self._progress.info)
 
@@ -95,7 +107,7 @@ class Asking:
         what = "last request, without tools," if purpose == "final" else what
         self._progress.say("model_request", f"{what} to {self._progress.model}", iteration=iteration, purpose=purpose)
 
-    async def _ask(self, request: ModelRequest, *, streaming: bool) -> ModelResponse:
+    async def _ask(self, place: str, request: ModelRequest, *, streaming: bool) -> ModelResponse:
         profile = self._profile
         if profile.rate is not None:
             await profile.rate.wait()
@@ -106,10 +118,15 @@ class Asking:
             failed += min(1, error.attempts)
             self._retried(error, wait_s)
 
+        token = current_request.set(None if self._context.kept else self._progress.info)
         try:
             response = await self._tried(replace(request, on_retry=retried), retried, streaming=streaming)
-            self._context.meter.count(failed + 1)
+            self._context.meter.count(failed + response.usage.requests)
             return response
+        except NobodyToAsk as error:
+            if not self._context.kept:
+                raise
+            raise await self._left_to_a_person(place, error.question, request) from error
         except ModelError as error:
             self._context.meter.count(error.attempts)
             deadline = self._progress.deadline
@@ -118,6 +135,15 @@ class Asking:
             raise LimitExceeded(
                 f"run of agent {profile.agent!r} took {profile.limits.timeout_s:g} s: {error}; raise limits.timeout_s"
             ) from error
+        finally:
+            current_request.reset(token)
+
+    async def _left_to_a_person(self, place: str, question: str, request: ModelRequest) -> Asked:
+        about = "\n\n".join(message.text for message in request.messages if message.role == "system")
+        ask = Ask(place, self._profile.agent, question, None, about, request.output_schema)
+        if self._context.journal.recorded(ask_key(ask.key)) is None:
+            await self._context.journal.record(ask.step(), committed=True)
+        return Asked(ask.reason())
 
     async def _tried(self, request: ModelRequest, retried: OnRetry, *, streaming: bool) -> ModelResponse:
         profile = self._profile
@@ -147,3 +173,8 @@ class Asking:
     def _retried(self, error: ModelError, wait_s: float) -> None:
         when = f"in {wait_s:.1f} s" if wait_s else "at once"
         self._progress.say("retry", f"{error}; next try {when}", status=error.status, wait_s=wait_s)
+
+
+def human_reply(text: str) -> ModelResponse:
+    """Return what a person said as the reply of a model: no request was made, and it costs nothing."""
+    return ModelResponse(Message.assistant(text), Usage(), "human", cost_usd=0.0)
