@@ -21,7 +21,8 @@ from llmling.triggers.by_hand import event_by_hand
 from llmling.wiring import Source
 from llmling.wiring import open_engine as build_engine
 
-_LOOK_S = 1.0
+_LOOK_S = 0.25
+_OVER = ("done", "dead", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ async def fire(
     """Send one event through a trigger: into the serving process when there is one, else run it here.
 
     A file trigger takes `file`, a webhook or schedule `data`. `record` is as for `AgentPool`. Returns when the event
-    is settled, or after `timeout_s` with a record that is not.
+    is settled or waits for a person, or after `timeout_s` with a record that is not.
 
     Raises:
         LookupError: There is no such trigger; the message lists those there are.
@@ -137,8 +138,9 @@ async def _served(engine: Engine, source: Source, event: Event, ends: float | No
             accepted = True
         left_s = _left_s(ends)
         record = await engine.wait(event.id, _LOOK_S if left_s is None else min(left_s, _LOOK_S))
-        if record is not None or left_s == 0.0:
-            return record or await engine.inspect(event.id)
+        record = record or await engine.inspect(event.id)
+        if record is not None and (record.status in _OVER or left_s == 0.0):
+            return record
     return None
 
 
@@ -160,8 +162,12 @@ async def _in(pool: AgentPool[Any], config: Any, node: str, event: Event, ends: 
             "triggers=False"
         )
     receipt = await Source(config, node, engine).emit(event)
-    await engine.wait(receipt.event_id, _left_s(ends))
-    return await engine.inspect(receipt.event_id)
+    while True:
+        left_s = _left_s(ends)
+        record = await engine.wait(receipt.event_id, _LOOK_S if left_s is None else min(left_s, _LOOK_S))
+        record = record or await engine.inspect(receipt.event_id)
+        if record is None or record.status in _OVER or left_s == 0.0:
+            return record
 
 
 def _find(manifest: Manifest, trigger: str) -> tuple[str, TriggerBase]:

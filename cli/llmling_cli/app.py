@@ -237,7 +237,7 @@ def events_show(file: File, event_id: EventId, json: Json = False) -> None:
 
 @events_app.command("retry")
 def events_retry(file: File, event_id: AnyEventId = None, status: OnlyStatus = None, json: Json = False) -> None:
-    """Run dead or waiting events again: one by its ID, or all of a status."""
+    """Run dead or waiting events again: one by its ID, which also approves its tool calls, or all of a status."""
     manifest = _work("opening").open_manifest(file)
     raise typer.Exit(_work("events").change(manifest, "retry", event_id, status=_text(status), json=json))
 
@@ -247,6 +247,40 @@ def events_drop(file: File, event_id: AnyEventId = None, status: OnlyStatus = No
     """Give up open events or forget settled ones, by ID or status."""
     manifest = _work("opening").open_manifest(file)
     raise typer.Exit(_work("events").change(manifest, "drop", event_id, status=_text(status), json=json))
+
+
+@events_app.command("approve")
+def events_approve(file: File, event_id: EventId, json: Json = False) -> None:
+    """Allow the tool calls an event waits with."""
+    manifest = _work("opening").open_manifest(file)
+    raise typer.Exit(_work("decisions").settle(manifest, "approve", event_id, "", json=json))
+
+
+@events_app.command("deny")
+def events_deny(
+    file: File,
+    event_id: EventId,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="What the model reads about it.")] = "",
+    json: Json = False,
+) -> None:
+    """Refuse the tool calls an event waits with; its run goes on without them."""
+    manifest = _work("opening").open_manifest(file)
+    raise typer.Exit(_work("decisions").settle(manifest, "deny", event_id, reason, json=json))
+
+
+@events_app.command("answer")
+def events_answer(
+    file: File,
+    event_id: EventId,
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="Absent: standard input.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Answer the question an event waits with."""
+    answer = _work("opening").prompt(text, what="answer")
+    manifest = _work("opening").open_manifest(file)
+    raise typer.Exit(_work("decisions").settle(manifest, "answer", event_id, answer, json=json))
 
 
 @app.command()

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import typer
 
+from llmling.asks import ask_of, decision_of
 from llmling.errors import EngineError
 from llmling.firing import open_engine
 from llmling.manifest import Manifest
-from llmling.protocols import DeliveryRecord, EventRecord, EventStatus
+from llmling.protocols import Decision, DeliveryRecord, EventRecord, EventStatus, Step
 from llmling_cli import console
 
 _HEADERS = ("ID", "TRIGGER", "AGENT", "STATUS", "TRIES", "CREATED", "SECONDS", "COST", "REASON")
@@ -41,7 +42,9 @@ def answer_of(record: EventRecord) -> str | None:
 def line(record: EventRecord) -> str:
     """Return one event as one line for people: id, trigger, agent, result, seconds, cost."""
     answer = answer_of(record)
-    if record.status == "dead":
+    if record.status == "waiting":
+        result = console.paint("waiting", "yellow") + f"  {console.plain(console.masked(record.error or ''))}"
+    elif record.status == "dead":
         result = console.paint("dead", "red") + f"  {console.short(console.masked(record.error or 'no reason'), 90)}"
     elif record.status == "done" and record.outcome == "ran":
         result = console.paint("done", "green") + (f"  {console.short(answer)}" if answer else "")
@@ -95,15 +98,28 @@ def _show_delivery(delivery: DeliveryRecord) -> None:
     console.say(console.paint(heading, "bold"))
     console.say(f"  in   {console.short(delivery.message.text, 200)}")
     for step in delivery.steps:
-        if step.kind == "choice":
-            console.say(console.paint(f"  picked {console.short(str(step.data['member']))}", "dim"))
-        elif step.kind in {"call", "result"}:
-            name = console.short(str(step.data.get("name", step.key)))
-            console.say(console.paint(f"  {step.kind:<6} {name}", "dim"))
+        _show_step(step)
     if delivery.content is not None:
         console.say(f"  out  {console.plain(delivery.content)}")
     if delivery.error:
         console.say(console.paint(f"  why  {console.plain(console.masked(delivery.error))}", "red"))
+
+
+def _show_step(step: Step) -> None:
+    match step.kind:
+        case "choice":
+            console.say(console.paint(f"  picked {console.short(str(step.data['member']))}", "dim"))
+        case "call" | "result":
+            console.say(console.paint(f"  {step.kind:<6} {console.short(str(step.data.get('tool', step.key)))}", "dim"))
+        case "asked":
+            ask = ask_of(step)
+            console.say(console.paint(f"  asked  {console.plain(console.masked(ask.text))}", "yellow"))
+        case "decision":
+            said = decision_of(step)
+            word = "approved" if said.approved else f"denied {said.reason}".rstrip()
+            console.say(console.paint(f"  said   {console.short(said.answer or word, 200)}", "yellow"))
+        case _:
+            pass
 
 
 async def _inspect(manifest: Manifest, event_id: str) -> EventRecord:
@@ -149,7 +165,9 @@ async def _change(
         else:
             ids = [record.id async for record in engine.runs(status=status, limit=None)]
         act = engine.retry if what == "retry" else engine.drop
-        return [(name, await act(name)) for name in ids]
+        # Who names one event has seen what it asks.
+        approved = await engine.decide(event_id, Decision()) if event_id is not None and what == "retry" else 0
+        return [(name, await act(name) or min(approved, 1)) for name in ids]
 
 
 def _unknown(event_id: str) -> EngineError:

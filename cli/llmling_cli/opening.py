@@ -31,13 +31,13 @@ def announce(path: Path, *, json: bool) -> Manifest:
     return manifest
 
 
-def prompt(argument: str | None) -> str:
-    """Return the prompt of `run`: the argument, else standard input."""
+def prompt(argument: str | None, *, what: str = "prompt") -> str:
+    """Return the prompt of `run`, or what a person says: the argument, else standard input."""
     if argument is None and sys.stdin.isatty():
-        console.complain("reading the prompt from standard input; end it with Ctrl+D")
+        console.complain(f"reading the {what} from standard input; end it with Ctrl+D")
     text = sys.stdin.read() if argument is None else argument
     if not text.strip():
-        raise typer.BadParameter("the prompt is empty: pass it as an argument or on standard input")
+        raise typer.BadParameter(f"the {what} is empty: pass it as an argument or on standard input")
     return text
 
 

@@ -13,6 +13,7 @@ from llmling.manifest import Manifest
 from llmling.messages import RunResult
 from llmling.pool import AgentPool
 from llmling_cli import console
+from llmling_cli.person import attending
 
 
 def run(
@@ -37,7 +38,15 @@ def run(
     console.log_to_stderr("text", debug=debug)
     # The notice of the report says it, once.
     logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
-    pool = AgentPool[None](manifest, triggers=False, model=model, record=record)
+    person = attending()
+    pool = AgentPool[None](
+        manifest,
+        triggers=False,
+        model=model,
+        record=record,
+        approve=None if person is None else person.approve,
+        ask=None if person is None else person.answer,
+    )
     return asyncio.run(_run(pool, agent, prompt, json=json, stream=stream))
 
 

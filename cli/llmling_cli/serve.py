@@ -51,6 +51,9 @@ async def _serve(manifest: Manifest, model: str | None, record: str | None, *, j
                 signals.armed()
                 with _lasting():
                     _say_ready(pool.report, json=json)
+                    if not json:
+                        with contextlib.suppress(LLMlingError):
+                            _say_waiting((await pool.counts()).get("waiting", 0))
                 await signals.heard.wait()
                 if not json:
                     running = (await pool.counts()).get("running", 0)
@@ -104,7 +107,7 @@ def _lasting() -> Generator[None]:
 
 
 class _Lines:
-    """One line per settled event, in order; leaving prints what is left.
+    """One line per event that is settled or waits for a person, in order; leaving prints what is left.
 
     The engine tells of an event without its answer. Looking that up is for people, so it happens only while lines
     are read as fast as events come.
@@ -130,7 +133,7 @@ class _Lines:
             self._show(self._records.get_nowait())
 
     def add(self, record: EventRecord) -> None:
-        """Take a settled event."""
+        """Take an event that is settled or waits."""
         if self._json:
             self._show(record)
         else:
@@ -149,9 +152,16 @@ class _Lines:
     def _show(self, record: EventRecord) -> None:
         with _lasting():
             if self._json:
-                console.say_json({"type": "event", **record.to_dict()})
+                kind = "waiting" if record.status == "waiting" else "event"
+                console.say_json({"type": kind, **record.to_dict()})
             else:
                 console.say(line(record))
+
+
+def _say_waiting(waiting: int) -> None:
+    if waiting:
+        text = f"! {console.count(waiting, 'event')} waiting for a person: llmling events list FILE --status waiting"
+        console.say(console.paint(text, "yellow"))
 
 
 def _say_draining(running: int, grace_s: float) -> None:

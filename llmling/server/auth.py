@@ -10,8 +10,18 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from llmling.manifest.triggers import AuthConfig, BearerAuth, GithubAuth, HmacAuth, NoAuth, StandardAuth, StripeAuth
+from llmling.manifest.triggers import (
+    LOOPBACK,
+    AuthConfig,
+    BearerAuth,
+    GithubAuth,
+    HmacAuth,
+    NoAuth,
+    StandardAuth,
+    StripeAuth,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,17 @@ def verify(auth: AuthConfig, headers: Mapping[str, str], body: bytes, now: float
 def challenge(auth: AuthConfig) -> dict[str, str]:
     """Return the headers that go with a 401."""
     return {"WWW-Authenticate": 'Bearer realm="llmling"'} if isinstance(auth, BearerAuth) else {}
+
+
+def foreign_page(headers: Mapping[str, str]) -> bool:
+    """Whether a page of another site sends this from a browser; without a secret nothing else tells it apart."""
+    origin = headers.get("Origin")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).hostname not in LOOPBACK
+    except ValueError:
+        return True
 
 
 def _raw(text: str) -> bytes:

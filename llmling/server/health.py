@@ -1,4 +1,4 @@
-"""The pool's own pages: is it alive, is it ready, its metrics, and what became of an event."""
+"""The pool's own pages: is it alive, is it ready, its metrics, what became of an event, and what it waits for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
+from llmling.asks import Ask, Decision
 from llmling.errors import EngineError
 from llmling.manifest.pool import ServerConfig
 from llmling.manifest.triggers import LOOPBACK, BearerAuth
 from llmling.protocols import EventRecord
-from llmling.server.auth import challenge, verify
+from llmling.server.auth import challenge, foreign_page, verify
+from llmling.server.decisions import Decisions
 from llmling.server.listener import Handler, Listeners, url_host
 from llmling.server.metrics import CONTENT_TYPE, Sample, exposition
 from llmling.server.reply import Refused, json_reply, retry_after, text_reply
@@ -45,6 +47,15 @@ class PoolState(Protocol):
 
     async def inspect(self, event_id: str) -> EventRecord | None:
         """Return one event with its deliveries."""
+        ...
+
+    async def decide(self, event_id: str, decision: Decision) -> Sequence[Ask]:
+        """Tell a person's decision to an event and return what it settled.
+
+        Raises:
+            LookupError: There is no such event.
+            OutputError: The answer does not match the agent's `output`.
+        """
         ...
 
 
@@ -80,16 +91,18 @@ class Health:
         async with AsyncExitStack() as stack:
             if self._config.port is None:
                 self._port = await self._listeners.bind_free(host, FIRST_PORT, owner=owner, avoid=self._avoid)
-            pages: tuple[tuple[str, Handler, bool], ...] = (
-                ("/healthz", self._healthz, False),
-                ("/readyz", self._readyz, False),
-                ("/metrics", self._metrics, True),
-                ("/events/*", self._event, True),
+            decisions = Decisions(self._state.decide)
+            pages: tuple[tuple[str, str, Handler, bool], ...] = (
+                ("GET", "/healthz", self._healthz, False),
+                ("GET", "/readyz", self._readyz, False),
+                ("GET", "/metrics", self._metrics, True),
+                ("GET", "/events/*", self._event, True),
+                ("POST", "/events/*", decisions.answer, True),
             )
-            for path, page, guarded in pages:
+            for method, path, page, guarded in pages:
                 handler = self._page(page, guarded=guarded)
                 await stack.enter_async_context(
-                    self._listeners.route(host, self._port, "GET", path, handler, owner=owner)
+                    self._listeners.route(host, self._port, method, path, handler, owner=owner)
                 )
             group = await stack.enter_async_context(asyncio.TaskGroup())
             heart = group.create_task(self._heart(), name="llmling heartbeat")
@@ -121,6 +134,8 @@ class Health:
                 verified = verify(self._auth, request.headers, b"", 0)
                 if not verified.ok:
                     raise Refused(401, verified.reason, headers=challenge(self._auth))
+            elif request.method == "POST" and foreign_page(request.headers):
+                raise Refused(401, "web pages of other sites may not post here; set `server.token`")
             try:
                 return await page(request)
             except EngineError:

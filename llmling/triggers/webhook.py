@@ -7,7 +7,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -25,7 +24,7 @@ from llmling.manifest.triggers import (
 )
 from llmling.protocols import Emit, EventRecord, EventStatus, Receipt
 from llmling.runtime.services import Services
-from llmling.server.auth import Verified, challenge, verify
+from llmling.server.auth import Verified, challenge, foreign_page, verify
 from llmling.server.body import check_media_type, is_json, parse, read_body
 from llmling.server.listener import DRAIN_RETRY_S, url_host
 from llmling.server.rate import TokenBucket
@@ -120,7 +119,7 @@ class WebhookTrigger:
         verified = verify(auth, request.headers, body, self._services.clock.now().timestamp())
         if not verified.ok:
             raise Refused(401, verified.reason, headers=challenge(auth))
-        if isinstance(auth, NoAuth) and self._config.host in LOOPBACK and _foreign_page(request.headers.get("Origin")):
+        if isinstance(auth, NoAuth) and self._config.host in LOOPBACK and foreign_page(request.headers):
             raise Refused(401, "web pages of other sites may not post here; add `auth:` to the trigger")
         return verified
 
@@ -229,15 +228,6 @@ def safe_headers(headers: Mapping[str, str], auth: AuthConfig) -> dict[str, str]
 def _clean(text: str) -> str:
     # Bytes that are not UTF-8 arrive as lone surrogates, which no store can hold.
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _foreign_page(origin: str | None) -> bool:
-    if origin is None:
-        return False
-    try:
-        return urlsplit(origin).hostname not in LOOPBACK
-    except ValueError:
-        return True
 
 
 def _not_writable() -> Refused:

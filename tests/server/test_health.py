@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
+from llmling.asks import Ask, Decision
 from llmling.errors import EngineError, StartupError
 from llmling.events import Event
 from llmling.manifest.pool import ServerConfig
@@ -57,6 +58,9 @@ class State:
 
     async def inspect(self, event_id: str) -> EventRecord | None:
         return EVENT if event_id == "e1" else None
+
+    async def decide(self, event_id: str, decision: Decision) -> Sequence[Ask]:
+        return ()
 
 
 async def get(url: str, headers: dict[str, str] | None = None) -> tuple[int, Any, dict[str, str]]:

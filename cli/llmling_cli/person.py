@@ -1,0 +1,51 @@
+"""The person at the terminal: asked for tool calls and questions of a run, on standard error, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from llmling.messages import ToolCallPart
+from llmling.records import RunInfo
+from llmling_cli import console
+
+
+class Person:
+    """Whoever sits in front of a terminal."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def approve(self, call: ToolCallPart, run: RunInfo) -> bool | str:
+        """Ask whether a tool may be called; anything but yes or no is the reason of a no."""
+        async with self._turn:
+            console.complain(f"agent {run.agent!r} wants to call {call.name}({call.arguments_json()})", "yellow")
+            said = await _line("allow it? y, or n, or why not: ")
+        if said.lower() in {"y", "yes"}:
+            return True
+        return False if said.lower() in {"", "n", "no"} else said
+
+    async def answer(self, question: str, run: RunInfo) -> str:
+        """Ask a question and return the line that was typed."""
+        async with self._turn:
+            console.complain(f"question to {run.agent!r}: {question}", "yellow")
+            return await _line("answer: ")
+
+
+def attending() -> Person | None:
+    """Return the person at the terminal, None when a script or pipe runs this."""
+    return Person() if sys.stdin.isatty() and sys.stderr.isatty() else None
+
+
+async def _line(prompt: str) -> str:
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    # Not input() in a thread: Ctrl+C would have to wait for the line.
+    typed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, typed.set)
+    try:
+        await typed.wait()
+    finally:
+        loop.remove_reader(sys.stdin)
+    return sys.stdin.readline().strip()

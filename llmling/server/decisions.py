@@ -1,0 +1,71 @@
+"""Pages that take a person's decision: `POST /events/{id}/approve`, `/deny` and `/answer`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
+
+from aiohttp import web
+
+from llmling.asks import Ask, Decision
+from llmling.errors import OutputError
+from llmling.server.body import check_media_type, parse, read_body
+from llmling.server.reply import Refused, json_reply
+
+MAX_BODY_BYTES = 1_000_000
+_BODY_S = 10.0
+_ACTS = ("approve", "deny", "answer")
+
+
+class Decisions:
+    """Hands what was posted to `decide(event_id, decision)` and answers with what it settled."""
+
+    def __init__(self, decide: Callable[[str, Decision], Awaitable[Sequence[Ask]]]) -> None:
+        self._decide = decide
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Take one decision.
+
+        404: no such event or page; 400: the body does not fit, or the answer not the agent's `output`; 409: the event
+        does not wait for this.
+        """
+        event_id, _, act = request.path.removeprefix("/events/").rpartition("/")
+        if act not in _ACTS or not event_id:
+            raise Refused(404, "post to /events/{id}/approve, /events/{id}/deny or /events/{id}/answer")
+        decision = _decision(act, await _body(request))
+        try:
+            asks = await self._decide(event_id, decision)
+        except LookupError:
+            raise Refused(404, "there is no such event; `llmling events list` shows those that are kept") from None
+        except OutputError as error:
+            raise Refused(400, str(error)) from None
+        if not asks:
+            raise Refused(409, f"this event waits for no {'answer' if act == 'answer' else 'approval'} right now")
+        return json_reply(200, {"event_id": event_id, act: [ask.text for ask in asks]})
+
+
+async def _body(request: web.BaseRequest) -> Mapping[str, Any]:
+    if not request.body_exists:
+        return {}
+    check_media_type(request)
+    raw = await read_body(request, max_bytes=MAX_BODY_BYTES, timeout_s=_BODY_S)
+    if not raw:
+        return {}
+    body = parse(raw, request.content_type, request.charset)
+    if not isinstance(body, dict):
+        raise Refused(400, "send a JSON object, with Content-Type: application/json")
+    return cast("Mapping[str, Any]", body)
+
+
+def _decision(act: str, body: Mapping[str, Any]) -> Decision:
+    key = {"deny": "reason", "answer": "text"}.get(act)
+    if unknown := sorted(body.keys() - {key}):
+        raise Refused(400, f"unknown key {unknown[0][:50]!r}; " + (f"send {{{key!r}: ...}}" if key else "send no body"))
+    text = "" if key is None else body.get(key, "")
+    if not isinstance(text, str):
+        raise Refused(400, f"{key!r} should be a text")
+    if act == "answer":
+        if not text.strip():
+            raise Refused(400, "send {'text': ...} with the answer")
+        return Decision(answer=text)
+    return Decision(approved=act == "approve", reason=text)
