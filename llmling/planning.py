@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from llmling import plugins
 from llmling.errors import Problem
+from llmling.manifest.agents import AgentConfig
+from llmling.manifest.importing import import_object
 from llmling.manifest.models import (
     AutoModelConfig,
     FallbackModelConfig,
@@ -18,8 +21,11 @@ from llmling.manifest.models import (
 )
 from llmling.manifest.root import Manifest
 from llmling.manifest.teams import TeamConfig
+from llmling.manifest.tools import AgentToolConfig, FunctionToolConfig
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, WebhookTriggerConfig
 from llmling.models.keys import KEYS, missing_keys
+from llmling.protocols import Tool
+from llmling.runtime.approval import needs_approval
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,7 @@ class PlannedAgent:
     """An agent or team: its model or members, and what it may use.
 
     `conditions` says for each member of a team that picks by conditions when it is picked; None: when no other is.
+    `asks` names the tools a person is asked for before each call, as far as this is known before the start.
     """
 
     name: str
@@ -40,6 +47,7 @@ class PlannedAgent:
     missing_key: str | None
     place: str
     conditions: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    asks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,7 @@ def _agent(name: str, manifest: Manifest, env: Mapping[str, str]) -> PlannedAgen
         sinks=tuple(_short(sink) for sink in agent.sinks),
         missing_key="; ".join(str(key) for key in missing) or None,
         place=manifest.locate("agents", name, "model"),
+        asks=tuple(_asks(agent, manifest)),
     )
 
 
@@ -169,6 +178,26 @@ def _way(team: TeamConfig) -> str:
             return "pick by when"
         case None:
             return f"map over {team.over}" if team.over else team.mode
+
+
+def _asks(agent: AgentConfig, manifest: Manifest) -> Iterator[str]:
+    """Yield the names of the tools that need a person's yes before every call."""
+    # Tools of other packages have configs of their own, and say what they want once they are there.
+    configs: list[Any] = list(agent.tools)
+    for config in configs:
+        if isinstance(config, AgentToolConfig):
+            name, rule, destructive = plugins.load(plugins.AGENT_TOOL_NAME)(config.name), config.approval, False
+        elif isinstance(config, FunctionToolConfig):
+            found = import_object(config.function, manifest.folder)
+            tool: Tool = plugins.load(plugins.DESCRIBE)(config, found)
+            name, rule, destructive = tool.spec.name, tool.approval, tool.destructive
+        else:
+            continue
+        if needs_approval(rule or agent.approval, destructive=destructive):
+            yield name
+    for server in agent.mcp_servers if agent.approval != "never" else ():
+        which = "all tools" if agent.approval == "always" else "tools not marked as harmless"
+        yield f"{which} of MCP {server if isinstance(server, str) else _server(server)}"
 
 
 def model_name(config: Any) -> str:

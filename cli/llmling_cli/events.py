@@ -43,7 +43,7 @@ def line(record: EventRecord) -> str:
     """Return one event as one line for people: id, trigger, agent, result, seconds, cost."""
     answer = answer_of(record)
     if record.status == "waiting":
-        result = console.paint("waiting", "yellow") + f"  {console.plain(console.masked(record.error or ''))}"
+        result = console.paint("waiting", "yellow") + f"  {console.short(console.masked(record.error or ''), 800)}"
     elif record.status == "dead":
         result = console.paint("dead", "red") + f"  {console.short(console.masked(record.error or 'no reason'), 90)}"
     elif record.status == "done" and record.outcome == "ran":

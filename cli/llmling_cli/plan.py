@@ -39,6 +39,10 @@ def show(manifest: Manifest, *, json: bool) -> None:
 def _agents(planned: Plan) -> None:
     rows = [(agent.name, _kind(agent), _uses(agent), ", ".join(agent.sinks) or "-") for agent in planned.agents]
     console.say_table(rows, ("AGENT", "MODEL", "USES", "ANSWERS GO TO"))
+    if asking := [agent for agent in planned.agents if agent.asks]:
+        console.say()
+        for agent in asking:
+            console.say(console.masked(f"{agent.name} asks a person before {', '.join(agent.asks)}"))
 
 
 def _kind(agent: PlannedAgent) -> str:

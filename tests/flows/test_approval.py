@@ -316,7 +316,8 @@ async def test_approved_denied_and_answered_by_command_line_and_http(tmp_path: P
     port, admin = free_port(), free_port()
     (tmp_path / "agents.yml").write_text(SERVED.replace("PORT", str(port)).replace("ADMIN", str(admin)))
     (tmp_path / "letters.py").write_text(
-        "def send(to: str) -> str:\n    open('sent.txt', 'a').write(to + '\\n')\n    return 'sent'\n"
+        "from pathlib import Path\ndef send(to: str) -> str:\n    with Path('sent.txt').open('a') as sent:\n"
+        "        sent.write(to + '\\n')\n    return 'sent'\n"
     )
     (tmp_path / "clerk.yml").write_text(
         "- {match: she is away, reply: Not sent.}\n"

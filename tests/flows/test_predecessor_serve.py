@@ -20,10 +20,11 @@ while not pathlib.Path("gate").exists():
     time.sleep(0.02)
 
 from mcp.server import MCPServer
+from mcp.types import ToolAnnotations
 
 server = MCPServer("counter", log_level="WARNING")
 
-@server.tool()
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
 def count_words(text: str) -> int:
     """Count the words of a text."""
     return len(text.split())

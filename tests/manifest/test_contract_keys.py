@@ -36,10 +36,11 @@ agents:
       You analyse documents.
     tools:
       - my_module:word_count
-      - {type: agent, name: summarizer}
+      - {type: agent, name: summarizer, approval: never}
       - type: function
         function: "my_module:send"
         approval: always
+        destructive: true
         idempotent: false
         timeout_s: 20
     mcp_servers: [files, search]
@@ -110,7 +111,7 @@ agents:
       - {type: http, url: "https://x.example", secret: "${OUT_SECRET}"}
       - {type: http, url: "https://x.example", "on": answer}
   summarizer: {}
-  mailer: {}
+  mailer: {model: human}
   critic:
     model: {type: litellm, name: openai/my-model, api_base: "http://127.0.0.1:9000/v1", api_key: "${KEY}"}
   other:

@@ -164,6 +164,7 @@ agents:
     knowledge:
       - {type: resource, server: ⟦LL302⟧file, uri: x}
     output: ⟦LL309 not a pydantic model⟧planted_tools:word_count
+  boss: {model: human, tools: ⟦LL212 a person (`model: human`) calls no tools⟧[{type: agent, name: summarizer}]}
 teams:
   desk: {members: [a, ⟦LL301 did you mean "summarizer"?⟧sumarizr]}
   ⟦LL303 has the name of an agent (line 6)⟧a: {members: [summarizer]}

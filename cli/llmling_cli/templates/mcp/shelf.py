@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from mcp.server import MCPServer
+from mcp.types import ToolAnnotations
 
 server = MCPServer("shelf", log_level="WARNING")
 NOTES = Path(__file__).parent / "notes"
 
 
-@server.tool()
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))  # else a person is asked before each call
 def search_notes(question: str) -> str:
     """Search the notes for the words of a question and return the lines that have one of them."""
     words = {word.strip("?.,!").lower() for word in question.split() if len(word) > 3}
