@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from llmling.messages import ToolCallPart
 from llmling.records import RunInfo, Step
@@ -13,6 +13,16 @@ Approve: TypeAlias = Callable[[ToolCallPart, RunInfo], "bool | str | Awaitable[b
 """Asks whoever attends a run for leave to make a call: True, False, or the reason of a no."""
 AskPerson: TypeAlias = Callable[[str, RunInfo], "str | Awaitable[str]"]
 """Asks whoever attends a run a question and returns the answer."""
+
+
+class Attending(TypedDict, total=False):
+    """Whoever attends runs that no engine keeps; both may be async."""
+
+    approve: Approve
+    """Is asked for tool calls that need approval."""
+    ask: AskPerson
+    """Answers for `model: human`."""
+
 
 _ASKED, _DECISION = ":asked", ":decision"
 _SETTLED = (_DECISION, ":result", ":reply")

@@ -115,6 +115,8 @@ async def fire_in(
 ) -> EventRecord:
     """Send one event through a trigger of a pool that was entered, and return what became of it and its whole chain.
 
+    An event that waits for a person is returned as it is then.
+
     Raises:
         LookupError: There is no such trigger; the message lists those there are.
         TimeoutError: It is not settled after `timeout_s`.
@@ -124,7 +126,7 @@ async def fire_in(
     event, _ = await asyncio.to_thread(event_by_hand, config, pool.manifest.folder, file=file, data=data)
     ends = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
     settled = await _in(pool, config, node, event, ends)
-    if settled is None or settled.status not in {"done", "dead"}:
+    if settled is None or settled.status not in _OVER:
         raise TimeoutError(f"event {event.id} of trigger {trigger!r} is not settled after {timeout_s} s")
     return settled
 

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, Unpack
 
 from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
 from llmling.arming import Triggers
-from llmling.asks import Approve, Ask, AskPerson, Decision
+from llmling.asks import Ask, Attending, Decision
 from llmling.deciding import decide
 from llmling.errors import EngineError, StartupError
 from llmling.exporters.choose import exporter
@@ -76,16 +76,17 @@ class AgentPool(Generic[TDeps]):
         agents: Mapping[str, Agent[Any]] | None = None,
         on_event: Callable[[EventRecord], None] | None = None,
         record: str | Path | None = None,
-        approve: Approve | None = None,
-        ask: AskPerson | None = None,
+        **attending: Unpack[Attending],
     ) -> None:
+        if unknown := attending.keys() - Attending.__annotations__.keys():
+            raise TypeError(f"AgentPool() got an unexpected keyword argument {min(unknown)!r}")
         self.manifest = manifest if isinstance(manifest, Manifest) else manifests.load(manifest or {"agents": {}})
         self._parallel = parallel_load
         self._model = model
         self._record = record
         self._told = f"every model request and its answer is recorded in {record}" if record else ""
         self._on_event = on_event
-        self._approve, self._ask = approve, ask
+        self._attending = attending
         self._serving = triggers and self.manifest.triggered
         self.arm = True
         self._given = dict(agents or {})
@@ -181,8 +182,8 @@ class AgentPool(Generic[TDeps]):
             ask=self._graph.ask,
             read_resource=self._graph.read_resource,
             providers=self._graph.providers,
-            approve=self._approve,
-            person=self._ask,
+            approve=self._attending.get("approve"),
+            person=self._attending.get("ask"),
         )
         engine: Engine | None = None
         listeners = Listeners()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from llmling.asks import Attending
 from llmling.messages import ToolCallPart
 from llmling.records import RunInfo
 from llmling_cli import console
@@ -32,9 +33,12 @@ class Person:
             return await _line("answer: ")
 
 
-def attending() -> Person | None:
-    """Return the person at the terminal, None when a script or pipe runs this."""
-    return Person() if sys.stdin.isatty() and sys.stderr.isatty() else None
+def attending() -> Attending:
+    """Return the person at the terminal, nobody when a script or pipe runs this."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return {}
+    person = Person()
+    return {"approve": person.approve, "ask": person.answer}
 
 
 async def _line(prompt: str) -> str:

@@ -38,15 +38,7 @@ def run(
     console.log_to_stderr("text", debug=debug)
     # The notice of the report says it, once.
     logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
-    person = attending()
-    pool = AgentPool[None](
-        manifest,
-        triggers=False,
-        model=model,
-        record=record,
-        approve=None if person is None else person.approve,
-        ask=None if person is None else person.answer,
-    )
+    pool = AgentPool[None](manifest, triggers=False, model=model, record=record, **attending())
     return asyncio.run(_run(pool, agent, prompt, json=json, stream=stream))
 
 

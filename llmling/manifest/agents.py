@@ -174,7 +174,8 @@ class AgentConfig(NodeConfig):
     extends: str | None = None
     """Another agent whose keys this one starts from; mappings merge, lists and values replace."""
     model: ModelConfig = AutoModelConfig()
-    """Model: a name as litellm writes it, `auto`, `demo`, `demo:script.yml`, `replay:cassette.yml`, `human`, or a mapping."""
+    """Model: a name as litellm writes it, `auto`, `demo`, `demo:script.yml`, `replay:cassette.yml`, `human`, or a
+    mapping."""
     model_settings: ModelSettings = ModelSettings()
     """Settings sent with each model request."""
     instructions: InstructionsConfig = Field(default=[])

@@ -7,14 +7,14 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Self, TypedDict, Unpack
+from typing import Any, Generic, Self, Unpack
 
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
-from llmling.asks import Approve, AskPerson
+from llmling.asks import Attending
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.root import Manifest
@@ -36,12 +36,8 @@ from llmling.runtime.team import Member
 TDeps = TypeVar("TDeps", default=None)
 
 
-class AgentOptions(TypedDict, total=False):
-    """Further keys of an agent in the manifest, under the same names, and whoever attends runs that no engine keeps.
-
-    `approve(call, run)` is asked for tool calls that need approval and returns True, False or the reason of a no;
-    `ask(question, run)` answers for `model: human`. Both may be async.
-    """
+class AgentOptions(Attending, total=False):
+    """Further keys of an agent in the manifest, under the same names, and whoever attends its runs."""
 
     description: str
     model_settings: Mapping[str, Any]
@@ -57,8 +53,6 @@ class AgentOptions(TypedDict, total=False):
     context: Mapping[str, Any]
     plan: Mapping[str, Any]
     approval: Approval
-    approve: Approve
-    ask: AskPerson
 
 
 class Agent(Member, Generic[TDeps]):

@@ -223,4 +223,4 @@ def send(): ...
 
 
 def test_nobody_is_asked_without_a_terminal() -> None:
-    assert attending() is None
+    assert attending() == {}
