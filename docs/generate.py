@@ -48,6 +48,7 @@ SECTIONS = {
     "DemoModelConfig": "model: demo",
     "ScriptModelConfig": "model: script",
     "ReplayModelConfig": "model: replay",
+    "HumanModelConfig": "model: human",
     "LiteLLMModelConfig": "model: litellm",
     "Price": "price",
     "FallbackModelConfig": "model: fallback",
