@@ -247,7 +247,10 @@ class Sink(Protocol):
 
 
 class Store(Protocol):
-    """Small facts that live with the engine, in named spaces; values are JSON. Writes are durable on return."""
+    """Small facts that live with the engine, in named spaces; values are JSON. Writes are durable on return.
+
+    Spaces and keys are any text; none reaches into another. Several processes may use one store.
+    """
 
     async def get(self, space: str, key: str) -> Any:
         """Return the value, or None."""
@@ -259,6 +262,13 @@ class Store(Protocol):
 
     async def remove(self, space: str, keys: Sequence[str]) -> None:
         """Forget values; unknown keys are no error."""
+        ...
+
+    async def swap(self, space: str, key: str, old: Any, new: Any) -> bool:
+        """Set a value if it is `old` right now, and return whether it was; None stands for no value.
+
+        Two that swap the same value at once, also in two processes: one of them gets True.
+        """
         ...
 
     async def items(self, space: str) -> dict[str, Any]:

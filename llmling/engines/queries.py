@@ -142,14 +142,14 @@ def surplus(connection: sqlite3.Connection, keep: int, limit: int) -> list[str]:
 def value(connection: sqlite3.Connection, space: str, key: str) -> Any:
     """Return a value of the store, or None."""
     found = connection.execute(
-        "select value from store where space = ? and key = ?", (space, records.stored(key))
+        "select value from store where space = ? and key = ?", (records.stored(space), records.stored(key))
     ).fetchone()
     return None if found is None else json.loads(found[0])
 
 
 def values(connection: sqlite3.Connection, space: str) -> dict[str, Any]:
     """Return all values of a space."""
-    rows = connection.execute("select key, value from store where space = ?", (space,)).fetchall()
+    rows = connection.execute("select key, value from store where space = ?", (records.stored(space),)).fetchall()
     return {records.restored(key): json.loads(text) for key, text in rows}
 
 

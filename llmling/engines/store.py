@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llmling.engines import queries, records
 from llmling.engines.database import Database
+
+_Row: TypeAlias = tuple[str | bytes, str | bytes]
 
 
 class EngineStore:
@@ -28,7 +31,7 @@ class EngineStore:
         Raises:
             EngineError: The store cannot be written right now.
         """
-        rows = [(space, records.stored(key), records.encode(value)) for key, value in items.items()]
+        rows = [(*_row(space, key), records.encode(value)) for key, value in items.items()]
         await self._database().writer.submit(functools.partial(_put, rows))
 
     async def remove(self, space: str, keys: Sequence[str]) -> None:
@@ -37,17 +40,42 @@ class EngineStore:
         Raises:
             EngineError: The store cannot be written right now.
         """
-        rows = [(space, records.stored(key)) for key in keys]
+        rows = [_row(space, key) for key in keys]
         await self._database().writer.submit(functools.partial(_remove, rows))
+
+    async def swap(self, space: str, key: str, old: Any, new: Any) -> bool:
+        """Set a value if it is `old` right now, and return whether it was; None stands for no value.
+
+        Raises:
+            EngineError: The store cannot be written right now.
+        """
+        row = _row(space, key)
+        after = None if new is None else records.encode(new)
+        return await self._database().writer.submit(functools.partial(_swap, row, old, after))
 
     async def items(self, space: str) -> dict[str, Any]:
         """Return all values of a space."""
         return await self._database().read(lambda connection: queries.values(connection, space))
 
 
-def _put(rows: list[tuple[str, str | bytes, str]], connection: sqlite3.Connection) -> None:
+def _row(space: str, key: str) -> _Row:
+    return records.stored(space), records.stored(key)
+
+
+def _put(rows: list[tuple[str | bytes, str | bytes, str]], connection: sqlite3.Connection) -> None:
     connection.executemany("insert or replace into store values (?, ?, ?)", rows)
 
 
-def _remove(rows: list[tuple[str, str | bytes]], connection: sqlite3.Connection) -> None:
+def _remove(rows: list[_Row], connection: sqlite3.Connection) -> None:
     connection.executemany("delete from store where space = ? and key = ?", rows)
+
+
+def _swap(row: _Row, old: Any, new: str | None, connection: sqlite3.Connection) -> bool:
+    found = connection.execute("select value from store where space = ? and key = ?", row).fetchone()
+    if (None if found is None else json.loads(found[0])) != old:
+        return False
+    if new is None:
+        _remove([row], connection)
+    else:
+        _put([(*row, new)], connection)
+    return True

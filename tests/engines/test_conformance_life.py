@@ -209,19 +209,6 @@ async def test_a_listener_that_fails_breaks_nothing(world: World, caplog: pytest
     assert "the listener failed" in caplog.text
 
 
-async def test_the_store_keeps_values(world: World) -> None:
-    store = world.engine.store
-    assert await store.get("s", "k") is None
-    await store.put("s", {"k": {"deep": [1, 2.5, None]}, "odd\udce9": "x"})
-    await store.put("t", {"k": 1})
-    await store.put("s", {"k2": True, "k": "new"})
-    assert await store.get("s", "k") == "new"
-    assert await store.items("s") == {"k": "new", "k2": True, "odd\udce9": "x"}
-    await store.remove("s", ["k", "unknown", "odd\udce9"])
-    assert await store.items("s") == {"k2": True}
-    assert await store.get("t", "k") == 1
-
-
 async def test_stopping_waits_for_what_is_running(world: World) -> None:
     gate = world.answers["a"] = Gate()
     await world.start()
