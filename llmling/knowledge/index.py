@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import sqlite3
 import stat
 import threading
@@ -19,6 +18,7 @@ from llmling.knowledge.passages import passages
 from llmling.manifest.knowledge import FolderKnowledgeConfig
 from llmling.runtime.clock import Clock
 from llmling.runtime.readable import readable
+from llmling.runtime.search import TOKENS, match_query, spaced
 from llmling.runtime.services import Services
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 MAX_FILE_BYTES = 5_000_000
 MAX_TOTAL_BYTES = 200_000_000
 _SCAN_EVERY_S = 1.0
-_MOST_WORDS = 100
-_MOST_CHARS = 20_000
 _MARKDOWN = frozenset({".md", ".markdown", ".mdx", ".rst", ".txt", ".adoc", ".org"})
 _HTML = frozenset({".html", ".htm", ".xhtml"})
 _PLAIN = frozenset(
@@ -50,18 +48,15 @@ _PLAIN = frozenset(
     | {".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".go", ".rs", ".java", ".kt", ".swift", ".c", ".h", ".cc"}
     | {".cpp", ".hpp", ".cs", ".rb", ".php", ".pl", ".lua", ".r", ".scala", ".sh", ".css", ".proto", ".graphql"}
 )
-_WORD = re.compile(r"\w+")
-# Scripts written without spaces: one word per character, or nothing in them would ever be found.
-_UNSPACED = re.compile(r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
 
 Version: TypeAlias = tuple[int, int]
 """Size in bytes and time of the last change in nanoseconds."""
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE passages (id INTEGER PRIMARY KEY, path TEXT, heading TEXT, text TEXT);
 CREATE INDEX by_path ON passages (path);
 CREATE VIRTUAL TABLE words USING fts5 (
-    text, heading, path, content = '', tokenize = 'porter unicode61 remove_diacritics 2'
+    text, heading, path, content = '', tokenize = '{TOKENS}'
 );
 """
 _SEARCH = """
@@ -237,21 +232,6 @@ class _Index:
             logger.warning("knowledge %r: %s is left out: %s", self._shown, path, error)
             return None
         return readable(text) if _kind(path) == "html" else text
-
-
-def match_query(text: str) -> str:
-    """Return an FTS5 query for any of the first 100 different words of a text; empty when it has none.
-
-    Every word is quoted, so nothing a user writes is an operator.
-    """
-    words = {word.lower(): word for word in _WORD.findall(spaced(text[:_MOST_CHARS]))}
-    useful = [word for word in words.values() if len(word) > 1 or not word.isascii()] or list(words.values())
-    return " OR ".join(f'"{word}"' for word in useful[:_MOST_WORDS])
-
-
-def spaced(text: str) -> str:
-    """Return a text with spaces around each character of a script that is written without them."""
-    return _UNSPACED.sub(r" \1 ", text)
 
 
 def _kind(name: str) -> str | None:

@@ -5,16 +5,13 @@ import contextlib
 import logging
 import os
 import re
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from llmling.errors import StartupError
-from llmling.knowledge.index import MAX_FILE_BYTES, FolderKnowledge, match_query
+from llmling.knowledge.index import MAX_FILE_BYTES, FolderKnowledge
 from llmling.manifest.knowledge import FolderKnowledgeConfig
 from llmling.runtime.services import Services
 from llmling.testing import FakeClock
@@ -167,30 +164,3 @@ async def test_the_loop_goes_on_while_the_index_is_built(tmp_path: Path) -> None
         answers = await asyncio.gather(*(it.text(f"zebra {number}") for number in range(20)))
     watcher.cancel()
     assert all(len(found(answer)) == 5 for answer in answers)
-
-
-QUERIES = st.text() | st.text(alphabet="\"'*():^-+{}[]ANDORNEAR abcé返_\0\\;,. \n")
-
-
-@pytest.fixture(scope="module")
-def table() -> Any:
-    with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.execute("CREATE VIRTUAL TABLE w USING fts5 (text, tokenize = 'porter unicode61 remove_diacritics 2')")
-        database.execute("INSERT INTO w VALUES ('a b c near and or not')")
-        yield database
-
-
-@given(query=QUERIES)
-@example(query='NEAR("a" b, 2) OR text:* ^"')
-@example(query="a" * 100_000)
-@example(query="w" + " w".join(map(str, range(10_000))))
-@example(query="\ud800 x")
-def test_no_query_is_an_error(table: sqlite3.Connection, query: str) -> None:
-    wanted = match_query(query)
-    if wanted:
-        table.execute("SELECT * FROM w WHERE w MATCH ?", (wanted,)).fetchall()
-
-
-def test_words_of_a_message_are_never_operators() -> None:
-    assert match_query("NOT Ärger AND x OR ärger") == '"NOT" OR "ärger" OR "AND" OR "OR"'
-    assert match_query("a b") == '"a" OR "b"'
