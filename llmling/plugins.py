@@ -84,6 +84,8 @@ def types(kind: Kind) -> tuple[str, ...]:
 
 AS_TOOL = "llmling.tools.function:as_tool"
 """Turns a callable into a tool."""
+FACT_TOOLS = "llmling.tools.facts:fact_tools"
+"""Gives an agent the tools by which it remembers facts."""
 DESCRIBE = "llmling.tools.function:describe"
 """Turns a tool's config and its callable into a tool, or says why it cannot be described to a model."""
 MODEL_NAME = "llmling.models.providers:model_name"

@@ -33,6 +33,7 @@ from llmling.runtime.node import Failure, Node, reachable
 from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
 from llmling.runtime.spans import event_settled
+from llmling.runtime.stores import StoreOnDemand
 from llmling.runtime.tasks import TaskSet
 from llmling.runtime.team import Team
 from llmling.server.health import Health
@@ -49,7 +50,8 @@ class AgentPool(Generic[TDeps]):
     """Agents that work together, read from a manifest.
 
     Entering starts MCP servers and agents in parallel; when the manifest has a trigger it also opens the engine,
-    takes up what an earlier process left, and arms the triggers. Leaving drains: triggers stop, running work gets
+    takes up what an earlier process left, and arms the triggers. Without triggers the engine is opened when a session
+    or a fact is first kept, and not before. Leaving drains: triggers stop, running work gets
     `limits.drain_timeout_s`, the rest continues at the next start. It installs no signal handlers.
 
     `model` replaces the model of every agent but people. `record` is a file, relative to the manifest's folder, in
@@ -96,6 +98,7 @@ class AgentPool(Generic[TDeps]):
         self._stack = AsyncExitStack()
         self._tasks = TaskSet()
         self._triggers = Triggers()
+        self._store = StoreOnDemand(lambda: open_engine(self.manifest))
         self._engine: Engine | None = None
         self._health: Health | None = None
         self._deliveries: Deliveries | None = None
@@ -176,6 +179,7 @@ class AgentPool(Generic[TDeps]):
         await self._stack.enter_async_context(http_scope())
         await self._stack.enter_async_context(self._tasks)
         around_model = await self._stack.enter_async_context(recorded(self._record, self.manifest.folder))
+        await self._stack.enter_async_context(self._store)
         services = Services(
             folder=self.manifest.folder,
             around_model=around_model,
@@ -184,6 +188,7 @@ class AgentPool(Generic[TDeps]):
             providers=self._graph.providers,
             approve=self._attending.get("approve"),
             person=self._attending.get("ask"),
+            store=self._store,
         )
         engine: Engine | None = None
         listeners = Listeners()
@@ -192,6 +197,7 @@ class AgentPool(Generic[TDeps]):
             engine = self._engine = open_engine(self.manifest)
             self._stack.push_async_callback(engine.stop, 0)
             await engine.open()
+            self._store.use(engine)
         for name, config in self.manifest.mcp_servers.items():
             self._graph.providers[name] = plugins.create("mcp_servers", config, services, name)
         build_nodes(

@@ -40,11 +40,19 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
 
-def _environment(undefined: type[Undefined]) -> ImmutableSandboxedEnvironment:
-    return _Environment(undefined=undefined, autoescape=False, keep_trailing_newline=True)
+def _environment(undefined: type[Undefined], finalize: Callable[[Any], Any] | None = None) -> _Environment:
+    return _Environment(undefined=undefined, autoescape=False, keep_trailing_newline=True, finalize=finalize)
+
+
+def _present(value: Any) -> Any:
+    if value is None:
+        raise ValueError("it is null")
+    return value
 
 
 _STRICT = _environment(StrictUndefined)
+# Without this, everything that has no key would share the key "None".
+_KEYS = _environment(StrictUndefined, finalize=_present)
 # An expression about a key the event does not have is false, not an error (manifest: "undefined is false").
 _LENIENT = _environment(Undefined)
 
@@ -58,8 +66,22 @@ def template(source: str) -> Callable[[Mapping[str, Any]], str]:
     Raises:
         TemplateInvalid: The text is not valid Jinja.
     """
+    return _renderer(_STRICT, source)
+
+
+@functools.lru_cache(maxsize=1024)
+def key_template(source: str) -> Callable[[Mapping[str, Any]], str]:
+    """Compile a template that tells things apart: like `template`, but a null in it is an error.
+
+    Raises:
+        TemplateInvalid: The text is not valid Jinja.
+    """
+    return _renderer(_KEYS, source)
+
+
+def _renderer(environment: ImmutableSandboxedEnvironment, source: str) -> Callable[[Mapping[str, Any]], str]:
     try:
-        compiled = _STRICT.from_string(source)
+        compiled = environment.from_string(source)
     except TemplateSyntaxError as error:
         raise TemplateInvalid(_reason(error), error.lineno) from None
 

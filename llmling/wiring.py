@@ -93,6 +93,8 @@ def build_nodes(
     """Fill the graph with the agents, teams and connections of a manifest."""
     for name, config in manifest.agents.items():
         ready = (agents or {}).get(name)
+        if ready is not None:
+            ready.keep.lend(services.store)
         graph.nodes[name] = ready or Agent[Any].from_config(
             name,
             _described(config, manifest),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import (
     TEXT_OR_MAPPING,
@@ -115,10 +116,28 @@ def connection_shorthand(value: Any) -> Any:
     return {"to": value} if isinstance(value, str) else value
 
 
-def _event_only(value: object) -> object:
-    if isinstance(value, str) and value != "event":
-        raise ValueError("sessions shared between events come with a later release; write `session: event`")
+def _session(value: str) -> str:
+    if value not in {"event", "shared"} and "{{" not in value:
+        raise PydanticCustomError(
+            "session", 'should be event, shared, or a template such as "{{ event.data.user }}"', {}
+        )
     return value
+
+
+SessionKey = Annotated[
+    Template, AfterValidator(_session), Field(json_schema_extra={"pattern": r"^(event|shared)$|\{\{"})
+]
+
+
+FACT_TOOLS = ("remember", "recall")
+"""Names of the tools that come with `memory: {facts: true}`."""
+
+
+class MemoryConfig(Config):
+    """What an agent remembers from run to run."""
+
+    facts: Truth = False
+    """True: the model gets the tools `remember` and `recall`, over facts that are kept in the engine's store."""
 
 
 def _instructions_branch(value: object) -> str | None:
@@ -189,8 +208,11 @@ class AgentConfig(NodeConfig):
     """Text it may rely on: paths, or mappings."""
     output: OutputConfig | None = None
     """Shape of a structured answer: a JSON Schema, or a pydantic model as `module:Model`."""
-    session: Annotated[Literal["event"], BeforeValidator(_event_only)] = "event"
-    """What shares one history: `event`, every event has its own."""
+    session: SessionKey = "event"
+    """What shares one history: `event`, every event has its own; `shared`, all events of the agent; or all whose key is
+    the same, written as a template: `"{{ event.data.user }}"`."""
+    memory: MemoryConfig = MemoryConfig()
+    """What it remembers from run to run."""
     retries: RetriesConfig = RetriesConfig()
     """How often one model request is tried, and how long it waits in between."""
     limits: LimitsConfig = LimitsConfig()

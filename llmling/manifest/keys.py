@@ -24,7 +24,7 @@ from llmling.manifest.tools import FunctionToolConfig, McpServerBase
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, TriggerBase, WebhookTriggerConfig
 
 PLANNED: Mapping[type[Config] | str, frozenset[str]] = {
-    AgentConfig: frozenset({"memory", "budget"}),
+    AgentConfig: frozenset({"budget"}),
     TriggerBase: frozenset({"key", "budget"}),
     "root": frozenset({"budget"}),
 }

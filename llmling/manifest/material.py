@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from llmling import plugins
-from llmling.manifest.agents import AgentConfig
+from llmling.manifest.agents import FACT_TOOLS, AgentConfig
 from llmling.manifest.cassettes import read_cassette
 from llmling.manifest.draft import Draft
 from llmling.manifest.hooks import hook_methods
@@ -98,9 +98,13 @@ def _check_tools(draft: Draft, part: Part, config: AgentConfig, objects: Mapping
         except ValueError as error:
             draft.problem(part, ("tools", index, "function"), "LL309", str(error))
             continue
+        key_place = ("tools", index, key)
+        if config.memory.facts and name in FACT_TOOLS:
+            hint = "give this one another `name:`"
+            draft.problem(part, key_place, "LL312", f'`memory: {{facts: true}}` has a tool "{name}" too', hint=hint)
         if name is not None and (first := seen.setdefault(name, index)) != index:
             hint = "remove one of them" if isinstance(tool, AgentToolConfig) else "give one of them another `name:`"
-            draft.problem(part, ("tools", index, key), "LL312", f'tools[{first}] has the name "{name}" too', hint=hint)
+            draft.problem(part, key_place, "LL312", f'tools[{first}] has the name "{name}" too', hint=hint)
 
 
 def _tool_name(tool: Any, objects: Mapping[str, Any]) -> str | None:

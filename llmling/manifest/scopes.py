@@ -20,6 +20,7 @@ from llmling.manifest.triggers import TriggerBase
 
 _PROMPT = ("event", "now")
 _INSTRUCTIONS = ("event", "now", "agent")
+_KEY = _INSTRUCTIONS
 _FRAMING = (*_INSTRUCTIONS, "message")
 _PATH = ("event", "now", "agent", "delivery_id")
 _EXPRESSION = ("event", "message")
@@ -55,6 +56,7 @@ def _texts(part: Part) -> Iterator[tuple[Loc, str, tuple[str, ...]]]:
     if isinstance(part.config, TeamConfig):
         yield from _team(part.config)
     if isinstance(part.config, AgentConfig):
+        yield ("session",), part.config.session, _KEY
         yield from _instructions(part.config.instructions)
         for index, item in enumerate(part.config.knowledge):
             if isinstance(item, PromptKnowledgeConfig):

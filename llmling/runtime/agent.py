@@ -19,10 +19,12 @@ from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.root import Manifest
 from llmling.messages import Message, RunResult
-from llmling.protocols import Approval, Model, RetryPolicy
+from llmling.protocols import Approval, Model, RetryPolicy, Store
 from llmling.protocols import Prompt as Instructions
 from llmling.runtime.background import Background
 from llmling.runtime.context import RunContext
+from llmling.runtime.conversations import Conversations
+from llmling.runtime.facts import Facts
 from llmling.runtime.hooks import NO_HOOKS, Hooks
 from llmling.runtime.limits import RateLimit
 from llmling.runtime.output import OutputType, output_type
@@ -31,6 +33,7 @@ from llmling.runtime.profile import Profile
 from llmling.runtime.run_loop import RunLoop
 from llmling.runtime.services import Services
 from llmling.runtime.session import Session
+from llmling.runtime.stores import Keep, given_store
 from llmling.runtime.team import Member
 
 TDeps = TypeVar("TDeps", default=None)
@@ -43,6 +46,8 @@ class AgentOptions(Attending, total=False):
     model_settings: Mapping[str, Any]
     knowledge: Sequence[Any]
     mcp_servers: Sequence[Any]
+    session: str
+    memory: Mapping[str, Any]
     sinks: Sequence[Any]
     concurrency: int
     inbox: Mapping[str, Any]
@@ -55,12 +60,20 @@ class AgentOptions(Attending, total=False):
     approval: Approval
 
 
+class AgentArguments(AgentOptions, total=False):
+    """What is only there in Python."""
+
+    store: str | Path | Mapping[str, Any] | Store
+    """Where sessions and facts are kept: an SQLite file, an `engine` as a manifest has it, or a store."""
+
+
 class Agent(Member, Generic[TDeps]):
     """Answers prompts with a model, tools and knowledge.
 
     `Agent("name", model=..., instructions=..., tools=[fn])` is built in Python; `Agent("agent.yml")` is read from a
     file and, entered with `async with`, runs the triggers written there. Agents without MCP servers and knowledge
-    also work without `async with`. Runs are independent of each other and may go on at once.
+    also work without `async with`. Runs are independent of each other and may go on at once, unless they name a
+    `session`. Sessions and facts are kept in memory, in the pool's engine, or with `store="chats.db"` in a file.
 
     Example:
         >>> agent = Agent("greeter", model="demo", instructions="You greet people.")
@@ -77,15 +90,18 @@ class Agent(Member, Generic[TDeps]):
         output: type | Mapping[str, Any] | str | None = None,
         hooks: Sequence[Any] = (),
         parallel_init: bool = True,
-        **options: Unpack[AgentOptions],
+        **options: Unpack[AgentArguments],
     ) -> None:
         self._manifest: Manifest | None = None
         services = Services(approve=options.pop("approve", None), person=options.pop("ask", None))
+        store = options.pop("store", None)
         prompt: Instructions | None = None
         if _is_file(name):
             self._manifest = manifests.load_agent(name)
             name, config = next(iter(self._manifest.agents.items()))
             services = replace(services, folder=self._manifest.folder)
+            if store is None and not self._manifest.triggered:
+                store = self._manifest.engine
         else:
             if not isinstance(instructions, str | Sequence | Mapping):
                 prompt, instructions = instructions, ()
@@ -100,6 +116,7 @@ class Agent(Member, Generic[TDeps]):
             output=output,
             hooks=hooks,
             parallel_init=parallel_init,
+            store=given_store(store, services.folder),
         )
 
     @classmethod
@@ -124,14 +141,20 @@ class Agent(Member, Generic[TDeps]):
         output: Any = None,
         hooks: Sequence[Any] = (),
         parallel_init: bool,
+        store: Store | None = None,
     ) -> None:
         super().__init__(name, description=config.description, concurrency=config.concurrency, inbox=config.inbox)
         self.config = config
+        self.keep = Keep(store)
+        self.keep.lend(services.store)
+        self.memory = Facts(name, self.keep)
+        self._conversations = Conversations(name, config.session, self.keep, services.clock)
+        if config.memory.facts:
+            tools = (*tools, *plugins.load(plugins.FACT_TOOLS)(self.memory))
         self.parts = Parts(name, config, services, model=model, tools=tools, prompt=prompt, parallel=parallel_init)
         self.sinks = [plugins.create("sinks", sink, services) for sink in config.sinks]
         self._services = services
         self._background = Background(self, name, services.clock)
-        self._sessions: dict[str, Session] = {}
         self._host: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         limits = config.limits
@@ -178,6 +201,7 @@ class Agent(Member, Generic[TDeps]):
             StartupError: A part that is required did not start.
         """
         self._loop = asyncio.get_running_loop()
+        await self.keep.open()
         await self.parts.open()
 
     async def aclose(self) -> None:
@@ -185,6 +209,7 @@ class Agent(Member, Generic[TDeps]):
         await self.stop()
         await self.close_channels()
         await self.parts.aclose()
+        await self.keep.aclose()
         self._loop = None
 
     # --- runs ------------------------------------------------------------------------------------------------------
@@ -205,18 +230,30 @@ class Agent(Member, Generic[TDeps]):
         Raises:
             RunError: The run failed.
             StartupError: The agent needs `async with` first.
+            EngineError: The history of its session cannot be read or written.
         """
         await self.parts.ready()
-        system = await self.parts.system(message, context, self._profile.output)
-        asked = self.parts.framed(message, context)
-        turns = (*((Message.system(system),) if system else ()), *context.history, asked)
-        tools = self.parts.tools()
-        loop = RunLoop(self._profile, tools, context, listen=context.listen, streaming=context.streaming)
-        return await loop.run(turns)
+        async with self._conversations.turn(context) as turn:
+            context = turn.context
+            system = await self.parts.system(message, context, self._profile.output)
+            asked = self.parts.framed(message, context)
+            turns = (*((Message.system(system),) if system else ()), *context.history, asked)
+            tools = self.parts.tools()
+            loop = RunLoop(self._profile, tools, context, listen=context.listen, streaming=context.streaming)
+            result = await loop.run(turns)
+            await turn.complete(asked, result)
+        return result
 
     def session(self, id: str) -> Session:  # noqa: A002
-        """Return the conversation of that id, new or going on; it lives as long as this agent."""
-        return self._sessions.setdefault(id, Session(self, id))
+        """Return the conversation of that id, new or going on.
+
+        It is kept in the engine's store of a pool, where events with the same `session` find it, in the `store` of
+        the agent, or else as long as this agent lives.
+
+        Raises:
+            ValueError: The id is empty.
+        """
+        return Session(self, self._conversations, id)
 
     async def run_in_background(
         self, prompt: str | Callable[[], str], *, interval: float, max_count: int | None = None
@@ -245,7 +282,7 @@ def _config(options: AgentOptions, instructions: str | Sequence[str] | Mapping[s
     """
     for name in options:
         if name not in AgentOptions.__annotations__:
-            close = difflib.get_close_matches(name, AgentOptions.__annotations__, 1)
+            close = difflib.get_close_matches(name, AgentArguments.__annotations__, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"Agent() got an unexpected keyword argument {name!r}{hint}")
     written = instructions if isinstance(instructions, str | Mapping) else list(instructions)

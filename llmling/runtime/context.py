@@ -21,6 +21,9 @@ class NoJournal:
     async def record(self, step: Step, *, committed: bool = False) -> None:
         """Forget the step."""
 
+    def note(self, step: Step) -> None:
+        """Forget the step."""
+
 
 class ScopedJournal:
     """A part of a journal for a run inside a run: every key gets a prefix."""
@@ -38,6 +41,10 @@ class ScopedJournal:
     async def record(self, step: Step, *, committed: bool = False) -> None:
         """Record the step under the prefixed key."""
         await self.journal.record(Step(self._prefix + step.key, step.kind, step.data), committed=committed)
+
+    def note(self, step: Step) -> None:
+        """Record the step under the prefixed key, soon."""
+        self.journal.note(Step(self._prefix + step.key, step.kind, step.data))
 
 
 NO_JOURNAL = NoJournal()
@@ -84,7 +91,8 @@ class RunContext:
     `meter` counts the requests that were really made, `spent` also those that were taken from the journal: what the
     answer has cost, however often the process died on the way. `agents` are the agents around this run, outermost
     first; it bounds agents that use each other as tools, as `mapped` bounds lists of lists. `listen` hears the
-    events, pieces of text only when `streaming`.
+    events, pieces of text only when `streaming`. `session` is the id of the conversation it goes on with, None
+    leaves it to the agent's `session:`. `key` names the run, the same on every attempt; empty: it has only one.
     """
 
     event: Event
@@ -96,6 +104,8 @@ class RunContext:
     mapped: Tally = field(default_factory=Tally)
     listen: Listener = silent
     streaming: bool = False
+    session: str | None = None
+    key: str = ""
 
     @property
     def kept(self) -> bool:
@@ -108,12 +118,16 @@ class RunContext:
     def within(self, agent: str, prefix: str) -> RunContext:
         """Return the surroundings of a run that a tool of this one starts: a history and a stream of its own."""
         journal, meter = ScopedJournal(self.journal, prefix), Meter(outer=self.meter)
-        return RunContext(self.event, journal, meter, agents=(*self.agents, agent), mapped=self.mapped)
+        key = self._key(prefix)
+        return RunContext(self.event, journal, meter, agents=(*self.agents, agent), mapped=self.mapped, key=key)
 
     def part(self, prefix: str) -> RunContext:
         """Return the surroundings of a run that is a part of this one: same history, same stream."""
         spent = Meter(outer=self.spent)
-        return replace(self, journal=ScopedJournal(self.journal, prefix), spent=spent)
+        return replace(self, journal=ScopedJournal(self.journal, prefix), spent=spent, key=self._key(prefix))
+
+    def _key(self, prefix: str) -> str:
+        return self.key and f"{self.key}/{prefix}"
 
 
 current_run: ContextVar[RunContext | None] = ContextVar("llmling_run", default=None)

@@ -43,7 +43,7 @@ class Deliveries:
         node = self._nodes[work.delivery.agent]
         asked = AskedJournal(work.journal)
         work = replace(work, journal=asked)
-        context = RunContext(work.event, work.journal)
+        context = RunContext(work.event, work.journal, key=work.delivery.id)
         try:
             result = await node.answer(work.delivery.message, context)
             await self._send(node, result, work)
@@ -122,7 +122,8 @@ class Deliveries:
         # A callable or an agent from outside the manifest has no name another process could find: it is run here,
         # as part of this delivery, and repeated with it, an agent from its steps.
         try:
-            result = await target.answer(message, RunContext(work.event, ScopedJournal(work.journal, f"{path}: ")))
+            inner = RunContext(work.event, ScopedJournal(work.journal, f"{path}: "), key=path)
+            result = await target.answer(message, inner)
         except Dropped:
             return []
         except (asyncio.CancelledError, DecisionNeeded):

@@ -110,12 +110,18 @@ class Node(ABC):
         """
 
     async def run(
-        self, prompt: str | Message, *, wait_for_connections: bool | None = None, event: Event | None = None
+        self,
+        prompt: str | Message,
+        *,
+        wait_for_connections: bool | None = None,
+        event: Event | None = None,
+        session: str | None = None,
     ) -> RunResult:
         """Answer a prompt and send the answer to sinks and connections.
 
         `wait_for_connections`: True returns when everything downstream has settled, False at once, None leaves it to
         each connection's own `wait`. A failing target never fails this run. Cancelling it ends the model request.
+        `session` is the id of a conversation to go on with; None leaves it to the agent's own `session`.
 
         Raises:
             ValueError: The prompt is empty.
@@ -123,7 +129,7 @@ class Node(ABC):
         """
         message = as_message(prompt)
         envelope = self.envelope(message, event or run_event(self.name, message))
-        result = await self.answer(message, RunContext(envelope.event))
+        result = await self.answer(message, RunContext(envelope.event, session=session))
         await self.pass_on(result, envelope, wait=wait_for_connections)
         return result
 

@@ -38,11 +38,17 @@ class Runnable(Node):
         await self.close_channels()
 
     def run_stream(
-        self, prompt: Prompt, *, wait_for_connections: bool | None = None, event: Event | None = None
+        self,
+        prompt: Prompt,
+        *,
+        wait_for_connections: bool | None = None,
+        event: Event | None = None,
+        session: str | None = None,
     ) -> RunStream:
         """Start a run whose events can be read as they happen.
 
-        Use `async with` or iterate it at once; leaving early cancels the run and its HTTP request.
+        Use `async with` or iterate it at once; leaving early cancels the run and its HTTP request. `session` is as
+        for `run`.
 
         Raises:
             ValueError: The prompt is empty.
@@ -51,7 +57,8 @@ class Runnable(Node):
 
         async def start(listen: Listener) -> RunResult:
             envelope = self.envelope(message, event or run_event(self.name, message))
-            result = await self.answer(message, RunContext(envelope.event, listen=listen, streaming=True))
+            context = RunContext(envelope.event, listen=listen, streaming=True, session=session)
+            result = await self.answer(message, context)
             await self.pass_on(result, envelope, wait=wait_for_connections)
             return result
 

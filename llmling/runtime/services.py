@@ -11,7 +11,7 @@ from llmling import plugins
 from llmling.asks import Approve, AskPerson
 from llmling.errors import StartupError
 from llmling.messages import RunResult
-from llmling.protocols import Engine, Model, ToolProvider
+from llmling.protocols import Engine, Model, Store, ToolProvider
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Services:
     `folder` is the manifest's; relative paths start there. `ask(agent, prompt)` runs another agent, without its
     connections. `read_resource(server, uri)` reads from an MCP server. `approve(call, run)` and `person(question, run)`
     ask whoever attends runs that no engine keeps. `engine`, `listeners` and `status_url` are there for triggers only;
-    `status_url(event_id)` is the address of an event on the pool's server, None without one. `agent` is the one a part
-    belongs to, empty for parts of the pool; `around_model(model, agent)` returns what stands in for a model, such as
-    one that also records.
+    `status_url(event_id)` is the address of an event on the pool's server, None without one. `store` is where the pool
+    keeps what outlives a run; None without a pool. `agent` is the one a part belongs to, empty for parts of the pool;
+    `around_model(model, agent)` returns what stands in for a model, such as one that also records.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -55,6 +55,7 @@ class Services:
     engine: Engine | None = None
     listeners: Listeners | None = None
     status_url: Callable[[str], str | None] = _no_status_url
+    store: Store | None = None
     providers: dict[str, ToolProvider] = field(default_factory=dict[str, ToolProvider])
     agent: str = ""
     around_model: Callable[[Model, str], Model] = _as_it_is

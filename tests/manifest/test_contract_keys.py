@@ -69,7 +69,7 @@ agents:
     context: {window_tokens: 100000, compact_at: 0.75, strategy: shorten}
     plan: {every: 5}
     approval: destructive
-    memory: {facts: true}                            #! LL206
+    memory: {facts: true}
     budget: {usd_per_day: 5}                         #! LL206
     triggers:
       - type: file
@@ -110,8 +110,8 @@ agents:
       - {type: file, path: "out/{{ event.id }}.md", mode: write}
       - {type: http, url: "https://x.example", secret: "${OUT_SECRET}"}
       - {type: http, url: "https://x.example", "on": answer}
-  summarizer: {}
-  mailer: {model: human}
+  summarizer: {session: shared}
+  mailer: {model: human, session: "{{ event.data.user }}"}
   critic:
     model: {type: litellm, name: openai/my-model, api_base: "http://127.0.0.1:9000/v1", api_key: "${KEY}"}
   other:
@@ -130,8 +130,6 @@ x-anything: ignored
 
 LATER = {
     "engine": "engine: {type: nats, servers: ['nats://127.0.0.1:4222'], replicas: 1, lease_s: 15}",
-    "shared session": "agents: {a: {session: shared}}",
-    "session key": "agents: {a: {session: '{{ event.data.user }}'}}",
     "overlap": "agents: {a: {triggers: [{type: webhook, overlap: skip}]}}",
     "dead sinks": "agents: {a: {sinks: [{type: http, url: 'https://x', 'on': dead}]}}",
 }

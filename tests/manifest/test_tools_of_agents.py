@@ -83,6 +83,11 @@ agents:
       - {type: function, function: planted_names:count, name: ⟦LL312 tools[7]⟧whole}
   b: {tools: [planted_names:count, {type: function, function: planted_names:also, name: also}]}
   c: {extends: a}
+  d:
+    memory: {facts: true}
+    tools: [{type: function, function: planted_names:count, name: ⟦LL312 has a tool "recall" too⟧recall}]
+  e:
+    tools: [{type: function, function: planted_names:count, name: recall}]
 """,
         "planted_names.py": TOOLS,
     },
