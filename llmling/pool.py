@@ -34,11 +34,13 @@ from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
 from llmling.runtime.spans import event_settled
 from llmling.runtime.stores import StoreOnDemand
+from llmling.runtime.stream import RunEvent
 from llmling.runtime.tasks import TaskSet
 from llmling.runtime.team import Team
 from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
+from llmling.trace import trace_of
 from llmling.wiring import Graph, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
 
 logger = logging.getLogger("llmling")
@@ -309,6 +311,11 @@ class AgentPool(Generic[TDeps]):
     async def inspect(self, event_id: str) -> EventRecord | None:
         """Return one event with its deliveries."""
         return None if self._engine is None else await self._engine.inspect(event_id)
+
+    async def trace(self, event_id: str) -> list[RunEvent]:
+        """Return what happened in the runs of an event, as the events of their streams; nothing of an unknown one."""
+        record = await self.inspect(event_id)
+        return [] if record is None else trace_of(record)
 
     def metrics(self) -> Iterable[Sample]:
         """Return what `/metrics` shows beside the counts of events."""

@@ -150,12 +150,13 @@ class Step:
 
     `reply`: of a model; `compacted`: what it was not shown; `call`: a tool is about to be called; `result`: what it
     answered; `sent`: an answer is at its sink; `choice`: whom a team has picked; `failed`: how many requests all tries
-    so far have made; `asked`: what a person is asked; `decision`: what the person decided.
-    `key` is unique in the delivery and the same on every attempt.
+    so far have made; `asked`: what a person is asked; `decision`: what the person decided; `event`: what a run said of
+    itself, kept for those who read its trace. `key` is unique in the delivery and, but for an `event`, the same on
+    every attempt.
     """
 
     key: str
-    kind: Literal["reply", "compacted", "call", "result", "sent", "choice", "failed", "asked", "decision"]
+    kind: Literal["reply", "compacted", "call", "result", "sent", "choice", "failed", "asked", "decision", "event"]
     data: Mapping[str, Any]
 
 
@@ -168,6 +169,10 @@ class Recorder(Protocol):
 
     async def record(self, step: Step, *, committed: bool = False) -> None:
         """Record a step; with `committed` return only when it is on disk."""
+        ...
+
+    def note(self, step: Step) -> None:
+        """Record a step soon, in its order; nobody waits for it."""
         ...
 
 

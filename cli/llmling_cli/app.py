@@ -229,10 +229,15 @@ def events_list(
 
 
 @events_app.command("show")
-def events_show(file: File, event_id: EventId, json: Json = False) -> None:
+def events_show(
+    file: File,
+    event_id: EventId,
+    trace: Annotated[bool, typer.Option("--trace", help="Show every step of its runs instead.")] = False,
+    json: Json = False,
+) -> None:
     """Show one event: what came in, every delivery, every answer."""
     manifest = _work("opening").open_manifest(file)
-    _work("events").show(manifest, event_id, json=json)
+    _work("events").show(manifest, event_id, trace=trace, json=json)
 
 
 @events_app.command("retry")

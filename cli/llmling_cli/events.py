@@ -14,6 +14,7 @@ from llmling.errors import EngineError
 from llmling.firing import open_engine
 from llmling.manifest import Manifest
 from llmling.protocols import Decision, DeliveryRecord, EventRecord, EventStatus, Step
+from llmling.trace import trace_of
 from llmling_cli import console
 
 _HEADERS = ("ID", "TRIGGER", "AGENT", "STATUS", "TRIES", "CREATED", "SECONDS", "COST", "REASON")
@@ -73,13 +74,16 @@ async def _list(
         return [record async for record in engine.runs(status=status, trigger=trigger, limit=limit)]
 
 
-def show(manifest: Manifest, event_id: str, *, json: bool) -> None:
-    """Print one event with its deliveries.
+def show(manifest: Manifest, event_id: str, *, trace: bool = False, json: bool) -> None:
+    """Print one event with its deliveries, or the trace of its runs.
 
     Raises:
         EngineError: There is no such event.
     """
     record = asyncio.run(_inspect(manifest, event_id))
+    if trace:
+        _show_trace(record, json=json)
+        return
     if json:
         console.say_json(facts(record))
         return
@@ -89,6 +93,15 @@ def show(manifest: Manifest, event_id: str, *, json: bool) -> None:
     )
     for delivery in record.deliveries:
         _show_delivery(delivery)
+
+
+def _show_trace(record: EventRecord, *, json: bool) -> None:
+    for event in trace_of(record):
+        if json:
+            console.say_json(event.to_dict())
+        else:
+            text = console.short(console.masked(event.message), 200)
+            console.say(f"{_time(event.time.timestamp())}  {event.agent}  {event.type:<13}  {text}")
 
 
 def _show_delivery(delivery: DeliveryRecord) -> None:

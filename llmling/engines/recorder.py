@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from llmling.engines import ledger, records
 from llmling.engines.writer import Writer
@@ -29,14 +29,21 @@ class StepRecorder:
         While the store cannot be written the step is kept and written later; `committed` then waits. Cancelling
         does not undo it.
         """
+        if committed:
+            await self._writer.submit(self._write(step), patient=True)
+        else:
+            self._writer.post(self._write(step))
+
+    def note(self, step: Step) -> None:
+        """Record a step soon, in its order."""
+        self._writer.post(self._write(step))
+
+    def _write(self, step: Step) -> Callable[[sqlite3.Connection], None]:
         write = functools.partial(
             _write, self._delivery_id, records.stored(step.key), step.kind, records.encode(dict(step.data))
         )
         self._steps[step.key] = step
-        if committed:
-            await self._writer.submit(write, patient=True)
-        else:
-            self._writer.post(write)
+        return write
 
 
 def _write(delivery_id: str, key: str | bytes, kind: str, data: str, connection: sqlite3.Connection) -> None:

@@ -61,15 +61,20 @@ class Asking:
         else:
             response = await self._hooked(iteration, purpose, messages, tools)
             if not answers:
-                await self.record(key, response)
+                await self._record(key, response)
         self._progress.count(response)
         if not answers:
             self._progress.check()
         return response, step is not None
 
     async def record(self, key: str, response: ModelResponse) -> None:
-        """Record a reply, so that a run that starts again takes it from the journal."""
-        await self._context.journal.record(Step(key, "reply", response.to_dict()))
+        """Record an answer, so that a run that starts again takes it from the journal."""
+        self._progress.answered = not response.message.tool_calls
+        await self._record(key, response)
+
+    async def _record(self, key: str, response: ModelResponse) -> None:
+        data = {**response.to_dict(), **self._progress.stamp()}
+        await self._context.journal.record(Step(key, "reply", data))
 
     async def _hooked(
         self, iteration: int, purpose: Purpose, messages: Sequence[Message], tools: tuple[ToolSpec, ...]

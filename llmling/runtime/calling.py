@@ -105,6 +105,7 @@ class Calling:
             part = await self._guarded(key, call, tool)
         part = replace(part, response=shortened(part.response))
         result: dict[str, Any] = {"response": part.response, "failed": part.failed}
+        result |= {"tool": call.name, "call_id": call.id, **self._progress.stamp()}
         if (asked := self._asked.pop(key, None)) is not None and asked.usage != Usage():
             result |= {"usage": asked.usage.to_dict(), "cost_usd": asked.cost_usd}
         await self._context.journal.record(Step(f"{key}:result", "result", result))

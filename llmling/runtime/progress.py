@@ -8,14 +8,19 @@ from typing import Any
 from llmling.events import new_id
 from llmling.messages import RunResult, Usage
 from llmling.protocols import ModelResponse, RunInfo
-from llmling.runtime.context import RunContext
+from llmling.runtime.context import NO_JOURNAL, RunContext
 from llmling.runtime.limits import check_limits
 from llmling.runtime.profile import Profile
 from llmling.runtime.stream import Listener, RunEvent, RunEventType, completed, silent
 
+# What replies and results say already when they are read as a trace.
+_IN_STEPS: frozenset[RunEventType] = frozenset(
+    {"model_request", "text_delta", "tool_called", "tool_result", "tool_failed"}
+)
+
 
 class Progress:
-    """Adds up one run and tells its listener; the parts of the run share it."""
+    """Adds up one run, tells its listener and notes it in its journal; the parts of the run share it."""
 
     def __init__(self, profile: Profile, context: RunContext, listen: Listener = silent) -> None:
         self.run_id = new_id()
@@ -29,6 +34,11 @@ class Progress:
         self._profile = profile
         self._spent = context.spent
         self._calls = 0
+        # A run notes only what its steps do not tell: most runs of an event are told by their replies alone.
+        self.answered = False
+        self._context = context
+        self._begun: RunEvent | None = None
+        self._noted = 0
 
     def count(self, response: ModelResponse) -> None:
         """Add one model reply, also one that was made before a restart."""
@@ -63,11 +73,39 @@ class Progress:
         check_limits(self._profile.agent, self._profile.limits, usage, self.cost_usd)
 
     def say(self, type_: RunEventType, message: str, **data: Any) -> None:
-        """Tell the listener, when there is one."""
-        if self.listen is not silent:
-            self.listen(RunEvent(type_, self.run_id, self._profile.agent, message, data))
+        """Tell the listener, when there is one, and the journal what its steps do not tell."""
+        noted = self._context.journal is not NO_JOURNAL and type_ not in _IN_STEPS
+        if not noted and self.listen is silent:
+            return
+        event = RunEvent(type_, self.run_id, self._profile.agent, message, data, time=self._profile.clock.now())
+        if noted and type_ == "run_started":
+            self._begun = event
+        elif noted:
+            self._note(event)
+        self.listen(event)
 
     def completed(self, result: RunResult) -> None:
-        """Tell the listener how the run ended."""
-        if self.listen is not silent:
-            self.listen(completed(self.run_id, self._profile.agent, result))
+        """Tell listener and journal how the run ended."""
+        noted = self._context.journal is not NO_JOURNAL and not self.answered
+        if not noted and self.listen is silent:
+            return
+        event = replace(completed(self.run_id, self._profile.agent, result), time=self._profile.clock.now())
+        if noted:
+            # The answer itself is the last reply.
+            self._note(replace(event, message="", result=None))
+        self.listen(event)
+
+    def stamp(self) -> dict[str, Any]:
+        """Return which run records a step, and when; the first step of a run also carries how it began."""
+        stamp: dict[str, Any] = {"run": self.run_id, "time": self._profile.clock.now().timestamp()}
+        if self._begun is not None:
+            stamp["began"] = self._begun.as_step(0).data
+            self._begun = None
+        return stamp
+
+    def _note(self, event: RunEvent) -> None:
+        for said in (self._begun, event):
+            if said is not None:
+                self._context.journal.note(said.as_step(self._noted))
+                self._noted += 1
+        self._begun = None

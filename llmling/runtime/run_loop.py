@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmling.errors import DecisionNeeded, LimitExceeded, ModelError, NotAsked, OutputError, RunError
+from llmling.errors import DecisionNeeded, LimitExceeded, ModelError, NotAsked, OutputError
 from llmling.messages import Message, RunResult, TextPart
 from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
@@ -74,7 +74,8 @@ class RunLoop:
     async def _run(self, messages: Sequence[Message], window: Window, span: OpenSpan) -> RunResult:
         progress = self._progress
         started = time.perf_counter()
-        progress.say("run_started", f"{self._profile.agent} started", model=progress.model)
+        session = self._context.session
+        progress.say("run_started", f"{self._profile.agent} started", model=progress.model, session=session)
         timeout_s = self._profile.limits.timeout_s
         # A little before the run's own end, so that a model that is too slow is named instead of the run.
         progress.deadline = self._profile.clock.monotonic() + timeout_s - min(0.1, timeout_s / 20)
@@ -86,9 +87,11 @@ class RunLoop:
                 raise LimitExceeded(
                     f"run of agent {self._profile.agent!r} took longer than {timeout_s:g} s: raise limits.timeout_s"
                 ) from None
-        except RunError as error:
+        except BaseException as error:
+            # Also of a cancelled run somebody may read later how it ended.
             kind = "run_waiting" if isinstance(error, DecisionNeeded) else "run_failed"
-            progress.say(kind, str(error), error=type(error).__name__)
+            why = "the run was cancelled" if isinstance(error, asyncio.CancelledError) else str(error)
+            progress.say(kind, why, error=type(error).__name__)
             raise
         result = RunResult(
             content=content,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from llmling.messages import RunResult
+from llmling.records import Step
 
 RunEventType: TypeAlias = Literal[
     "run_started",
@@ -57,6 +58,11 @@ class RunEvent:
             "time": self.time.isoformat(),
             **self.data,
         }
+
+    def as_step(self, number: int) -> Step:
+        """Return the event as a step, for a trace; `number` is its place among those of its run."""
+        data = {"type": self.type, "agent": self.agent, "message": self.message, "data": dict(self.data)}
+        return Step(f"{self.run_id}:{number}", "event", {**data, "run": self.run_id, "time": self.time.timestamp()})
 
 
 def completed(run_id: str, agent: str, result: RunResult) -> RunEvent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from functools import partial
 from typing import Any, Self, TypedDict, Unpack, cast
 
 from llmling import plugins
-from llmling.errors import LLMlingError, TeamError
+from llmling.errors import TeamError
 from llmling.events import new_id
 from llmling.manifest.agents import InboxConfig
 from llmling.manifest.importing import import_object
@@ -169,13 +170,13 @@ class Team(Member):
             run.say("run_started", f"{self.name} started", mode=self.mode)
             try:
                 answer = await self._answer(message, run)
-            except LLMlingError as error:
-                run.say("run_failed", str(error), error=type(error).__name__)
+            except BaseException as error:
+                run.say("run_failed", str(error) or "the run was cancelled", error=type(error).__name__)
                 raise
             results = [done.result for done in answer.attempts if done.result is not None]
             spans = team_completed(span, results)
         result = _result(self.name, run.id, answer, time.perf_counter() - started, spans)
-        run.context.listen(completed(run.id, self.name, result))
+        run.tell(completed(run.id, self.name, result))
         return result
 
     async def _answer(self, message: Message, run: _Run) -> _Answer:
@@ -263,11 +264,17 @@ class _Run:
     def __init__(self, team: str, context: RunContext) -> None:
         self.id = new_id()
         self._team = team
+        self._count = itertools.count()
         self.context = context
 
     def say(self, type_: RunEventType, message: str, **data: Any) -> None:
-        """Say what happens."""
-        self.context.listen(RunEvent(type_, self.id, self._team, message, data))
+        """Say what happens, to who listens and to the journal."""
+        self.tell(RunEvent(type_, self.id, self._team, message, data))
+
+    def tell(self, event: RunEvent) -> None:
+        """Hand an event to who listens and to the journal."""
+        self.context.journal.note(event.as_step(next(self._count)))
+        self.context.listen(event)
 
 
 def join(mode: Mode, left: Node, right: Node) -> Team:

@@ -41,6 +41,10 @@ class AskedJournal:
             self._steps[step.key] = step
         await self._journal.record(step, committed=committed)
 
+    def note(self, step: Step) -> None:
+        """Record a step, soon."""
+        self._journal.note(step)
+
 
 def waiting_reason(asks: Sequence[Ask], error: DecisionNeeded, event_id: str) -> str:
     """Return what is asked, or what has to be decided otherwise, and how to answer."""

@@ -23,6 +23,9 @@ class KeptJournal:
     async def record(self, step: Step, *, committed: bool = False) -> None:
         self.steps[step.key] = step
 
+    def note(self, step: Step) -> None:
+        """Nobody reads the trace here, so the steps are those that a restart goes on from."""
+
 
 def surroundings(journal: KeptJournal, data: Any = None) -> RunContext:
     """Return what surrounds one attempt of a delivery."""
