@@ -260,6 +260,16 @@ class Store(Protocol):
         """Set many values in one commit."""
         ...
 
+    async def add(
+        self, space: str, deltas: Mapping[str, float], *, below: Mapping[str, float] | None = None
+    ) -> tuple[bool, dict[str, float]]:
+        """Add to numbers in one commit; one that is not there yet is 0.
+
+        With `below` nothing is added unless each number in it is below its bound. Returns whether it was added, and
+        the numbers of `deltas` as they are then.
+        """
+        ...
+
     async def remove(self, space: str, keys: Sequence[str]) -> None:
         """Forget values; unknown keys are no error."""
         ...

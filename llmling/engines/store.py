@@ -34,6 +34,19 @@ class EngineStore:
         rows = [(*_row(space, key), records.encode(value)) for key, value in items.items()]
         await self._database().writer.submit(functools.partial(_put, rows))
 
+    async def add(
+        self, space: str, deltas: Mapping[str, float], *, below: Mapping[str, float] | None = None
+    ) -> tuple[bool, dict[str, float]]:
+        """Add to numbers in one commit; one that is not there yet is 0.
+
+        With `below` nothing is added unless each number in it is below its bound. Returns whether it was added, and
+        the numbers of `deltas` as they are then.
+
+        Raises:
+            EngineError: The store cannot be written right now.
+        """
+        return await self._database().writer.submit(functools.partial(_add, space, dict(deltas), dict(below or {})))
+
     async def remove(self, space: str, keys: Sequence[str]) -> None:
         """Forget values; unknown keys are no error.
 
@@ -64,6 +77,17 @@ def _row(space: str, key: str) -> _Row:
 
 def _put(rows: list[tuple[str | bytes, str | bytes, str]], connection: sqlite3.Connection) -> None:
     connection.executemany("insert or replace into store values (?, ?, ?)", rows)
+
+
+def _add(
+    space: str, deltas: dict[str, float], below: dict[str, float], connection: sqlite3.Connection
+) -> tuple[bool, dict[str, float]]:
+    found = {key: queries.value(connection, space, key) or 0 for key in {**deltas, **below}}
+    if any(found[key] >= bound for key, bound in below.items()):
+        return False, {key: found[key] for key in deltas}
+    totals = {key: found[key] + delta for key, delta in deltas.items()}
+    _put([(*_row(space, key), records.encode(total)) for key, total in totals.items()], connection)
+    return True, totals
 
 
 def _remove(rows: list[_Row], connection: sqlite3.Connection) -> None:
