@@ -111,7 +111,8 @@ class ModelError(RunError):
     """The model or its provider failed.
 
     `status` is the HTTP status (None when no answer came), `attempts` the requests made so far,
-    `retry_after_s` what the provider asked for. `too_long` is true when the exchange did not fit the model's window.
+    `retry_after_s` what the provider asked for. `too_long` is true when the exchange did not fit the model's window,
+    `unsent` when nothing reached the provider, so that it can have cost nothing.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class ModelError(RunError):
         retryable: bool = False,
         retry_after_s: float | None = None,
         too_long: bool = False,
+        unsent: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -132,6 +134,7 @@ class ModelError(RunError):
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.too_long = too_long
+        self.unsent = unsent
 
 
 class NotAsked(ModelError):

@@ -17,6 +17,7 @@ from llmling.errors import ModelError
 
 _RETRYABLE = frozenset({408, 409, 425, 429})
 _HTTP_ERRORS = frozenset({("httpx", "HTTPStatusError"), ("openai", "APIStatusError")})
+_NO_CONNECTION = frozenset({("aiohttp", "ClientConnectorError"), ("httpcore", "ConnectError")})
 _PREFIX = re.compile(r"^((litellm\.)?\w*(Error|Exception|Timeout)( - |: | ))+")
 
 _TOO_LONG_STATUS = frozenset({400, 413, 422})
@@ -75,7 +76,18 @@ def model_error(
         return ModelError(f"{name}: a package it needs is missing: {broken}", provider=provider, attempts=0)
     # litellm's 408, 500 and 503 without an HTTP answer: refused or broken connections, and answers cut in the middle.
     place = f" from {base}" if base else ""
-    return ModelError(f"{name}: no complete answer{place}: {reason}", provider=provider, retryable=True)
+    return ModelError(
+        f"{name}: no complete answer{place}: {reason}", provider=provider, retryable=True, unsent=_unsent(error)
+    )
+
+
+def _unsent(error: BaseException) -> bool:
+    """Whether there was no connection at all: no address, or nobody who listens there."""
+    return any(
+        (kind.__module__.partition(".")[0], kind.__name__) in _NO_CONNECTION
+        for cause in _causes(error)
+        for kind in type(cause).__mro__
+    )
 
 
 def too_long(status: int, error: BaseException) -> bool:
