@@ -24,6 +24,7 @@ from llmling.manifest.base import (
     Text,
     Truth,
 )
+from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.knowledge import KnowledgeConfig
 from llmling.manifest.models import AutoModelConfig, ModelConfig, ModelSettings
 from llmling.manifest.prompts import StructuredInstructionsConfig, TemplateInstructionsConfig
@@ -68,7 +69,7 @@ class LimitsConfig(Config):
     cost_usd: Amount | None = None
     """Most US dollars of a run."""
     requests_per_minute: Count | None = None
-    """Most model requests of the agent in any 60 seconds; further ones wait."""
+    """Most model requests of the agent in any 60 seconds, tries included; further ones wait."""
 
 
 class ContextConfig(Config):
@@ -217,6 +218,8 @@ class AgentConfig(NodeConfig):
     """How often one model request is tried, and how long it waits in between."""
     limits: LimitsConfig = LimitsConfig()
     """Limits of one run."""
+    budget: BudgetConfig | None = None
+    """What its runs may spend in a day or month."""
     parallel_tools: Truth = True
     """False: tool calls of one answer run one after the other."""
     context: ContextConfig | None = None

@@ -24,9 +24,7 @@ from llmling.manifest.tools import FunctionToolConfig, McpServerBase
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, TriggerBase, WebhookTriggerConfig
 
 PLANNED: Mapping[type[Config] | str, frozenset[str]] = {
-    AgentConfig: frozenset({"budget"}),
-    TriggerBase: frozenset({"key", "budget"}),
-    "root": frozenset({"budget"}),
+    TriggerBase: frozenset({"key"}),
 }
 """Keys of the documented format that a later release brings; until then they are refused by name."""
 
@@ -146,7 +144,7 @@ HINTS: Mapping[type[Config] | str, Mapping[str, str]] = {
     ModelSettings: {"timeout": "write `timeout_s:`", "parallel_tool_calls": "write `parallel_tools:` in the agent"},
     LimitsConfig: {
         **dict.fromkeys(
-            ("max_hops", "max_messages_per_event", "drain_timeout_s", "concurrency"),
+            ("max_hops", "max_messages_per_event", "drain_timeout_s", "concurrency", "requests_at_once"),
             "write it in the `limits:` at the root of the pool's manifest",
         ),
         "timeout": "write `timeout_s:`",
@@ -155,7 +153,7 @@ HINTS: Mapping[type[Config] | str, Mapping[str, str]] = {
     },
     PoolLimitsConfig: {
         **dict.fromkeys(
-            ("max_iterations", "tool_calls", "total_tokens", "timeout_s", "cost_usd", "requests_per_minute"),
+            ("max_iterations", "tool_calls", "total_tokens", "timeout_s", "cost_usd"),
             "write it in the `limits:` of an agent",
         )
     },

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from llmling.manifest.agents import AgentConfig
+from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.checks import check_draft
 from llmling.manifest.draft import Draft
 from llmling.manifest.interpolate import Values
@@ -25,7 +26,12 @@ from llmling.manifest.shape import Part, Shapes
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import McpServerConfig
 
-_SINGLE: Mapping[str, Any] = {"engine": EngineConfig, "server": ServerEntry, "limits": PoolLimitsConfig}
+_SINGLE: Mapping[str, Any] = {
+    "engine": EngineConfig,
+    "server": ServerEntry,
+    "limits": PoolLimitsConfig,
+    "budget": BudgetConfig | None,
+}
 _NAMED: Mapping[str, Any] = {"mcp_servers": McpServerConfig, "agents": AgentConfig, "teams": TeamConfig}
 ROOT_KEYS = frozenset({"include", "defaults", *_SINGLE, *_NAMED})
 _POOL_ONLY = ("agents", "teams", "defaults", "engine", "server")

@@ -63,7 +63,16 @@ class LiteLLMModelConfig(Config):
     api_key: SecretStr | None = None
     """Key, usually `"${VAR}"`; absent: the provider's environment variable."""
     price: Price | None = None
-    """Price of a model litellm does not know; counts for `cost_usd`."""
+    """Price of a model litellm does not know; counts for `cost_usd` and budgets."""
+    concurrency: Count | None = None
+    """Most requests to this model at once, by all agents of the pool that name it; further ones wait."""
+    requests_per_minute: Count | None = None
+    """Most requests to this model in any 60 seconds, tries included, by all agents of the pool that name it."""
+
+    @property
+    def key(self) -> str:
+        """What tells the model apart from others: its name and, where it has one of its own, its address."""
+        return self.name if self.api_base is None else f"{self.name} {self.api_base}"
 
 
 class FallbackModelConfig(Config):

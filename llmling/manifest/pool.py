@@ -93,6 +93,10 @@ class PoolLimitsConfig(Config):
     """How long running work may take when the pool stops, in seconds; the rest continues at the next start."""
     concurrency: Count = 100
     """Most deliveries of the whole pool at once."""
+    requests_at_once: Count | None = None
+    """Most model requests of the whole pool at once; further ones wait."""
+    requests_per_minute: Count | None = None
+    """Most model requests of the whole pool in any 60 seconds, tries included; further ones wait."""
 
 
 def _server_branch(value: Any) -> str | None:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from llmling.errors import ManifestError, Problem
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.base import Config, Named
+from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.load import read
 from llmling.manifest.nodes import Loc
 from llmling.manifest.pool import (
@@ -55,7 +56,9 @@ class Manifest(Config):
     server: ServerEntry = ServerConfig()
     """Health and state over HTTP; false: none."""
     limits: PoolLimitsConfig = PoolLimitsConfig()
-    """Limits of the whole pool: hops, messages, draining, concurrency."""
+    """Limits of the whole pool: hops, messages, draining, concurrency, model requests."""
+    budget: BudgetConfig | None = None
+    """What the whole pool may spend in a day or month."""
     mcp_servers: Named[McpServerConfig] = Field(default={})
     """MCP servers shared by name."""
     agents: Named[AgentConfig] = Field(default={})

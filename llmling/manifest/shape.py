@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from llmling import plugins, templates
 from llmling.manifest.base import Keys
+from llmling.manifest.budgets import LIMITS
 from llmling.manifest.interpolate import Values
 from llmling.manifest.keys import TYPE_HINTS, advice, fields_of, later, planned, suggested
 from llmling.manifest.nodes import (
@@ -67,7 +68,7 @@ _CUSTOM = {
     "template": "LL208", "expression": "LL209", "cron": "LL210", "timezone": "LL211",
     "wire": "LL204", "path": "LL204", "prompt_argument": "LL201",
     "unauthenticated": "LL213", "schedule": "LL212", "schedule_prompt": "LL212",
-    "schedule_subject": "LL212", "sink_path": "LL212",
+    "schedule_subject": "LL212", "sink_path": "LL212", "budget": "LL212",
 }  # fmt: skip
 
 
@@ -153,12 +154,13 @@ class Shapes:
 
 
 # Rules about several keys, with those that would satisfy them.
-_WANTED = {
+_WANTED: Mapping[str, tuple[str, ...]] = {
     "schedule": ("cron", "every_s"),
     "schedule_prompt": ("prompt",),
     "unauthenticated": ("auth", "allow_unauthenticated", "token"),
     "prompt_argument": (),
     "schedule_subject": (),
+    "budget": LIMITS,
 }
 _CUSTOM_RULES = frozenset(_WANTED)
 

@@ -27,6 +27,7 @@ from llmling.manifest.base import (
     Truth,
     plugged,
 )
+from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.problems import did_you_mean
 from llmling.manifest.prompts import TEMPLATES, TemplateInstructionsConfig
 from llmling.manifest.wire import Secret, StandardSecret
@@ -71,6 +72,8 @@ class TriggerBase(Config):
     """Expression over `event`; when it is false the event is recorded and not run."""
     overlap: Annotated[Literal["queue"], BeforeValidator(_queue_only)] = "queue"
     """What happens to an event while another one runs: `queue`, it waits for a free place."""
+    budget: BudgetConfig | None = None
+    """What its events may spend in a day or month, whichever agents work on them."""
 
 
 class FileTriggerConfig(TriggerBase):

@@ -65,6 +65,20 @@ class MemoryStore:
                 self._spaces.setdefault(space, {})[key] = after
             return True
 
+    async def add(
+        self, space: str, deltas: Mapping[str, float], *, below: Mapping[str, float] | None = None
+    ) -> tuple[bool, dict[str, float]]:
+        """Add to numbers, all or none; see `protocols.Store`."""
+        bounds = below or {}
+        with self._lock:
+            values = self._spaces.get(space, {})
+            found = {key: json.loads(values.get(key, "0")) for key in {**deltas, **bounds}}
+            if any(found[key] >= bound for key, bound in bounds.items()):
+                return False, {key: found[key] for key in deltas}
+            totals = {key: found[key] + delta for key, delta in deltas.items()}
+            self._spaces.setdefault(space, {}).update({key: json.dumps(total) for key, total in totals.items()})
+            return True, totals
+
     async def items(self, space: str) -> dict[str, Any]:
         """Return all values of a space."""
         return self.peek(space)
@@ -103,6 +117,12 @@ class StoreBehind(ABC):
     async def swap(self, space: str, key: str, old: Any, new: Any) -> bool:
         """Set a value if it is `old` right now, and return whether it was; None stands for no value."""
         return await (await self.store()).swap(space, key, old, new)
+
+    async def add(
+        self, space: str, deltas: Mapping[str, float], *, below: Mapping[str, float] | None = None
+    ) -> tuple[bool, dict[str, float]]:
+        """Add to numbers in one commit, all or none; see `protocols.Store`."""
+        return await (await self.store()).add(space, deltas, below=below)
 
     async def items(self, space: str) -> dict[str, Any]:
         """Return all values of a space."""

@@ -94,8 +94,7 @@ async def test_two_processes_that_swap_share_one_value(tmp_path: Path) -> None:
         await one.swap("s", "k", 2, 3)
 
 
-async def test_the_store_adds_to_numbers_all_or_none_of_them(world: World) -> None:
-    store = world.engine.store
+async def test_the_store_adds_to_numbers_all_or_none_of_them(store: Store) -> None:
     assert await store.add("s", {"a": 2, "b": 0.5}) == (True, {"a": 2, "b": 0.5})
     assert await store.add("s", {"a": -1, "c": 7}, below={"a": 3, "b": 1}) == (True, {"a": 1, "c": 7})
     # Not below its bound: nothing at all is added.
@@ -103,8 +102,7 @@ async def test_the_store_adds_to_numbers_all_or_none_of_them(world: World) -> No
     assert await store.items("s") == {"a": 1, "b": 0.5, "c": 7}
 
 
-async def test_many_who_add_at_once_stop_at_the_bound(world: World) -> None:
-    store = world.engine.store
+async def test_many_who_add_at_once_stop_at_the_bound(store: Store) -> None:
     added = await asyncio.gather(*(store.add("s", {"n": 1}, below={"n": 25}) for _ in range(100)))
     assert [done for done, _ in added].count(True) == 25
     assert await store.get("s", "n") == 25

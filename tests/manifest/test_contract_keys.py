@@ -13,8 +13,14 @@ include: [shared/*.yml]
 defaults: {model: auto}
 engine: {type: sqlite, path: .llmling/pool.db, keep_days: 30}
 server: {host: 127.0.0.1, port: 8765, token: "${LLMLING_TOKEN:-}"}
-limits: {max_hops: 10, max_messages_per_event: 200, drain_timeout_s: 8, concurrency: 100}
-budget: {usd_per_day: 5, mode: enforce}              #! LL206
+limits:
+  max_hops: 10
+  max_messages_per_event: 200
+  drain_timeout_s: 8
+  concurrency: 100
+  requests_at_once: 50
+  requests_per_minute: 600
+budget: {usd_per_day: 5, mode: enforce}
 
 mcp_servers:
   files:
@@ -70,7 +76,14 @@ agents:
     plan: {every: 5}
     approval: destructive
     memory: {facts: true}
-    budget: {usd_per_day: 5}                         #! LL206
+    budget:
+      usd_per_day: 5
+      usd_per_month: 50
+      tokens_per_day: 1000000
+      tokens_per_month: 10000000
+      requests_per_day: 1000
+      requests_per_month: 10000
+      mode: audit
     triggers:
       - type: file
         name: watch_docs
@@ -100,7 +113,7 @@ agents:
         filter: "event.data.action == 'opened'"
         overlap: queue
         key: "{{ event.data.repo }}"                 #! LL206
-        budget: {usd_per_day: 1}                     #! LL206
+        budget: {usd_per_day: 1}
       - {type: schedule, name: nightly, cron: "0 2 * * *", timezone: Europe/Berlin, catch_up: last, prompt: "Write"}
       - {type: schedule, name: pulse, every_s: 300, prompt: "Check"}
     connections:
@@ -113,7 +126,14 @@ agents:
   summarizer: {session: shared}
   mailer: {model: human, session: "{{ event.data.user }}"}
   critic:
-    model: {type: litellm, name: openai/my-model, api_base: "http://127.0.0.1:9000/v1", api_key: "${KEY}"}
+    model:
+      type: litellm
+      name: openai/my-model
+      api_base: "http://127.0.0.1:9000/v1"
+      api_key: "${KEY}"
+      price: {input_per_mtok: 1, output_per_mtok: 2}
+      concurrency: 8
+      requests_per_minute: 500
   other:
     model:
       type: fallback
