@@ -14,6 +14,8 @@ from typing import Any, cast
 from llmling.messages import Message
 from llmling.templates import template
 
+RUN = "dev.llmling.run"
+"""The type of events that no trigger made: Python code called `run`."""
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _id_lock = threading.Lock()
 _last_id = 0

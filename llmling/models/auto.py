@@ -13,9 +13,11 @@ from typing import Any, TypeAlias
 
 import aiohttp
 
-from llmling.manifest.models import AutoModelConfig, DemoModelConfig, LiteLLMModelConfig
+from llmling.manifest.models import AutoModelConfig, DemoModelConfig, LiteLLMModelConfig, Price
 from llmling.models.keys import KEYS
 from llmling.protocols import Model, ModelRequest, ModelResponse, TextDelta
+from llmling.runtime.claims import price_of
+from llmling.runtime.gate import key_of
 from llmling.runtime.real_models import refuse_real
 from llmling.runtime.services import Services
 
@@ -185,6 +187,15 @@ class AutoModel:
             self._model = self._services.model(choice.config)
             self._choice = choice
         return self._choice
+
+    @property
+    def key(self) -> str:
+        """What tells the model that was chosen apart from others."""
+        return "auto" if self._model is None else key_of(self._model)
+
+    async def price(self) -> Price | None:
+        """Return what the model that was chosen costs."""
+        return await price_of(await self._chosen())
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Return the answer of the model that was chosen."""

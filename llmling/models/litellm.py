@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmling.errors import ModelError
-from llmling.manifest.models import LiteLLMModelConfig
+from llmling.manifest.models import LiteLLMModelConfig, Price
 from llmling.messages import Usage
 from llmling.models import clients
 from llmling.models.failure import model_error
 from llmling.models.keys import base_url, is_loopback, key_of, missing_key, provider_of
+from llmling.models.prices import FREE, LOCAL, entry_price
 from llmling.models.wire import Answer, read_usage, wire_messages, wire_schema, wire_tools
 from llmling.protocols import ModelRequest, ModelResponse, TextDelta
 from llmling.runtime.real_models import refuse_real
@@ -53,6 +54,8 @@ class _Route:
     sends_schema: bool
     price_key: str | None
     """Its name in litellm's table of prices."""
+    price: Price | None
+    """What the table says it costs; None when it says nothing."""
 
 
 class LiteLLMModel:
@@ -71,6 +74,19 @@ class LiteLLMModel:
     def name(self) -> str:
         """Name as the user writes it, such as `openai/gpt-4o-mini`."""
         return self._config.name
+
+    @property
+    def key(self) -> str:
+        """What tells it apart from other models: name and address."""
+        return self._config.key
+
+    async def price(self) -> Price | None:
+        """Return what it costs, or None when nobody has said so.
+
+        Raises:
+            ModelError: Its key is missing, or its name means nothing.
+        """
+        return self._config.price or (await self._ready()).price
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Return the answer. Cancelling it closes the HTTP request.
@@ -212,7 +228,7 @@ class _Call:
 
 def _table_price(route: _Route, usage: Any) -> float | None:
     if route.price_key is None or usage is None:
-        return None
+        return 0.0 if route.price is FREE else None
     litellm: Any = sys.modules["litellm"]
     entry = litellm.model_cost[route.price_key]
     if entry.get("input_cost_per_token") == 0 == entry.get("output_cost_per_token"):
@@ -253,7 +269,10 @@ def _route(litellm: Any, config: LiteLLMModelConfig) -> _Route:
     sends_schema = provider == "ollama_chat" or (provider in _OPENAI_LIKE and key is None)
     if not sends_schema:
         sends_schema = bool(litellm.supports_response_schema(model=model, custom_llm_provider=provider))
-    return _Route(name, provider, model, sends_schema, key)
+    price = FREE if key is None and provider in LOCAL else None
+    if key is not None:
+        price = entry_price(litellm.model_cost[key])
+    return _Route(name, provider, model, sends_schema, key, price)
 
 
 def _said(chunks: Any, attribute: str) -> bool:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from llmling.errors import ModelError, StartupError
-from llmling.manifest.models import ScriptModelConfig
+from llmling.manifest.models import Price, ScriptModelConfig
 from llmling.manifest.problems import Report, Source
 from llmling.manifest.scripts import ScriptEntry, read_script
 from llmling.messages import Message, Part, TextPart, ToolCallPart, ToolCallResponsePart, Usage
 from llmling.models.offline import offline_response, pieces
+from llmling.models.prices import FREE
 from llmling.protocols import ModelRequest, ModelResponse, TextDelta
 from llmling.runtime.clock import Clock
 from llmling.runtime.services import Services
@@ -95,6 +96,10 @@ class ScriptModel:
     def name(self) -> str:
         """`demo:` and the path as the user wrote it."""
         return self._name
+
+    async def price(self) -> Price:
+        """Return that it is free."""
+        return FREE
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Return the reply of the matching entry, after its delay.

@@ -25,8 +25,8 @@ from llmling.runtime.background import Background
 from llmling.runtime.context import RunContext
 from llmling.runtime.conversations import Conversations
 from llmling.runtime.facts import Facts
+from llmling.runtime.gate import Bounds, agent_budget, model_limits
 from llmling.runtime.hooks import NO_HOOKS, Hooks
-from llmling.runtime.limits import RateLimit
 from llmling.runtime.output import OutputType, output_type
 from llmling.runtime.parts import Parts
 from llmling.runtime.profile import Profile
@@ -54,6 +54,7 @@ class AgentOptions(Attending, total=False):
     retries: Mapping[str, Any]
     redelivery: Mapping[str, Any]
     limits: Mapping[str, Any]
+    budget: Mapping[str, Any] | None
     parallel_tools: bool
     context: Mapping[str, Any]
     plan: Mapping[str, Any]
@@ -157,12 +158,11 @@ class Agent(Member, Generic[TDeps]):
         self._background = Background(self, name, services.clock)
         self._host: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        limits = config.limits
         shape = output if output is not None else config.output
         self._profile = Profile(
             agent=name,
             model=self.parts.model,
-            limits=limits,
+            limits=config.limits,
             retries=RetryPolicy(config.retries.attempts, config.retries.backoff_s, config.retries.max_backoff_s),
             settings=_settings(config),
             request_timeout_s=config.model_settings.timeout_s,
@@ -170,12 +170,25 @@ class Agent(Member, Generic[TDeps]):
             parallel_tools=config.parallel_tools,
             window=config.context,
             plan_every=config.plan.every if config.plan else None,
-            rate=RateLimit(limits.requests_per_minute, services.clock) if limits.requests_per_minute else None,
             hooks=Hooks((*config.hooks, *hooks), services.folder) if config.hooks or hooks else NO_HOOKS,
             approval=config.approval,
             approve=services.approve,
             clock=services.clock,
         )
+        self.share(services.bounds or self._own_bounds())
+
+    def _own_bounds(self) -> Bounds:
+        config = self.config
+        return Bounds(
+            self._services.clock,
+            models=model_limits([self.parts.model_config]),
+            budgets=() if config.budget is None else (agent_budget(self.name, config.budget),),
+        )
+
+    def share(self, bounds: Bounds) -> None:
+        """Let the limits and budgets of a pool bound the model requests of this agent."""
+        gate = bounds.gate(self.name, self.config.limits.requests_per_minute)
+        self._profile = replace(self._profile, gate=gate)
 
     # --- lifetime --------------------------------------------------------------------------------------------------
 

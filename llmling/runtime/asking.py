@@ -114,8 +114,6 @@ class Asking:
 
     async def _ask(self, place: str, request: ModelRequest, *, streaming: bool) -> ModelResponse:
         profile = self._profile
-        if profile.rate is not None:
-            await profile.rate.wait()
         failed = 0
 
         def retried(error: ModelError, wait_s: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast, overload
 
 from llmling.errors import LimitExceeded, LLMlingError, RunError
-from llmling.events import Event, new_id
+from llmling.events import RUN, Event, new_id
 from llmling.manifest.agents import InboxConfig
 from llmling.messages import Message, RunResult, Usage
 from llmling.protocols import Answer, Sink
@@ -323,7 +323,7 @@ def as_message(prompt: str | Message) -> Message:
 
 def run_event(agent: str, message: Message) -> Event:
     """Return the event of a run that Python code started."""
-    return Event(source="run", type="dev.llmling.run", subject=agent, data=message.text)
+    return Event(source="run", type=RUN, subject=agent, data=message.text)
 
 
 def hop_limit(source: str, target: str, max_hops: int) -> str:

@@ -61,7 +61,8 @@ class Parts:
         self._agent = agent
         self._config = config
         self._parallel = parallel
-        self.model: Model = live_model(config.model if model is None else model, replace(services, agent=agent))
+        self.model_config: Any = model_config(config.model if model is None else model)
+        self.model: Model = live_model(self.model_config, replace(services, agent=agent))
         self._toolbox = Toolbox(agent, config.tools, services, tools)
         self.providers: list[ToolProvider] = []
         self._own: dict[str, ToolProvider] = {}
@@ -230,10 +231,14 @@ def notice_of(model: Model) -> str:
             return ""
 
 
+def model_config(model: Any) -> Any:
+    """Return the config of what a manifest says of a model; a config, or a model itself, as it is."""
+    return _model_config.validate_python(model) if isinstance(model, str | Mapping) else model
+
+
 def live_model(model: Any, services: Services) -> Model:
     """Return a model as it is, and a config or what a manifest says of one turned into it."""
-    if isinstance(model, str | Mapping):
-        model = _model_config.validate_python(model)
+    model = model_config(model)
     return model if hasattr(model, "request") else services.model(model)
 
 

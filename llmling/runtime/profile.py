@@ -10,8 +10,8 @@ from llmling.asks import Approve
 from llmling.manifest.agents import ContextConfig, LimitsConfig
 from llmling.protocols import Approval, Model, RetryPolicy
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
+from llmling.runtime.gate import Gate
 from llmling.runtime.hooks import NO_HOOKS, Hooks
-from llmling.runtime.limits import RateLimit
 from llmling.runtime.output import OutputType
 from llmling.runtime.summaries import Summaries
 
@@ -31,7 +31,7 @@ class Profile:
     window: ContextConfig | None = None
     summaries: Summaries = field(default_factory=Summaries)
     plan_every: int | None = None
-    rate: RateLimit | None = None
+    gate: Gate | None = None
     hooks: Hooks = NO_HOOKS
     approval: Approval = "destructive"
     approve: Approve | None = None

@@ -6,11 +6,13 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
 
 from llmling.errors import ModelError, NotAsked
 from llmling.protocols import Model, ModelRequest, ModelResponse, OnRetry, RetryPolicy, TextDelta
 from llmling.runtime.clock import Clock
+from llmling.runtime.gate import Entry, current_pass
 from llmling.runtime.spans import chat_answered, chat_span
 from llmling.runtime.tracing import OpenSpan
 
@@ -38,7 +40,11 @@ async def request_with_retries(
     tries = _Tries(model, policy, clock, deadline, on_retry)
     while True:
         try:
-            return await tries.bounded(lambda: tries.request(tries.shortened(request)))
+            async with tries.entered(request) as entry:
+                response = await tries.bounded(lambda: tries.request(tries.shortened(request)))
+                if entry is not None:
+                    await entry.answered(response)
+                return response
         except ModelError as error:
             await tries.wait_after(error)
 
@@ -60,25 +66,32 @@ async def stream_with_retries(
     tries = _Tries(model, policy, clock, deadline, on_retry)
     while True:
         silent = True
-        parts = model.stream(tries.shortened(request))
-        span = tries.span(request)
         try:
-            while (part := await tries.bounded(lambda: anext(parts, None))) is not None:  # noqa: B023
-                silent = False
-                if span is not None and isinstance(part, ModelResponse):
-                    chat_answered(span, part)
-                yield part
-            return
+            async with tries.entered(request) as entry:
+                parts = model.stream(tries.shortened(request))
+                span = tries.span(request)
+                try:
+                    while (part := await tries.bounded(lambda: anext(parts, None))) is not None:  # noqa: B023
+                        silent = False
+                        if isinstance(part, ModelResponse):
+                            if span is not None:
+                                chat_answered(span, part)
+                            if entry is not None:
+                                await entry.answered(part)
+                        yield part
+                    return
+                except ModelError as error:
+                    if span is not None:
+                        span.end(error)
+                    raise
+                finally:
+                    if span is not None:
+                        span.end("left before the answer was complete")
+                    await _close(parts)
         except ModelError as error:
-            if span is not None:
-                span.end(error)
             if not silent:
                 raise tries.final(error) from error
             failure = error
-        finally:
-            if span is not None:
-                span.end("left before the answer was complete")
-            await _close(parts)
         await tries.wait_after(failure)
 
 
@@ -114,6 +127,26 @@ class _Tries:
     def span(self, request: ModelRequest) -> OpenSpan | None:
         """Begin the span of the try about to be made; a model that asks others leaves that to their tries."""
         return None if self._asks_others else chat_span(self._model.name, request, self._tries - 1)
+
+    @asynccontextmanager
+    async def entered(self, request: ModelRequest) -> AsyncGenerator[Entry | None]:
+        """Wait until the try may be made, and tell what became of it; None where nothing bounds it."""
+        passing = current_pass.get()
+        if passing is None or self._asks_others:
+            yield None
+            return
+        entry = passing.gate.entry(self._model, request, passing.event)
+        await self.bounded(entry.open)
+        try:
+            yield entry
+        except _DeadlineReached:
+            # Its status is that of the try before; this one was cut off.
+            raise
+        except ModelError as error:
+            await entry.failed(error)
+            raise
+        finally:
+            await entry.close()
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Make one try."""

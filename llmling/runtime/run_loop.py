@@ -14,8 +14,7 @@ from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
 from llmling.runtime.calling import Calling
 from llmling.runtime.context import RunContext
-from llmling.runtime.planning import Planning
-from llmling.runtime.profile import Profile
+rfrom llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.scope import current_event
 from llmling.runtime.spans import run_completed, run_span
@@ -60,16 +59,18 @@ class RunLoop:
         Raises:
             RunError: The run failed; `LimitExceeded` names the key to raise. Its `cost_usd` is what was spent.
         """
-        progress = self._progress
+        progress, gate, event = self._progress, self._profile.gate, self._context.event
         window = Window(self._profile, self._context, progress, self._asking, len(messages) - 1)
-        event = self._context.event
-        token = current_event.set(event)
+        event_token = current_event.set(event)
+        # Also without a gate: that of a run around this one, whose tool this agent is, must not count it.
+        pass_token = current_pass.set(None if gate is None else Pass(gate, event))
         try:
             async with self._profile.hooks.listening(progress.listen) as progress.listen:
                 with run_span(self._profile.agent, progress.model, progress.run_id, event) as span:
                     return await self._run(messages, window, span)
         finally:
-            current_event.reset(token)
+            current_pass.reset(pass_token)
+            current_event.reset(event_token)
 
     async def _run(self, messages: Sequence[Message], window: Window, span: OpenSpan) -> RunResult:
         progress = self._progress

@@ -13,6 +13,7 @@ from llmling.errors import StartupError
 from llmling.messages import RunResult
 from llmling.protocols import Engine, Model, Store, ToolProvider
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
+from llmling.runtime.gate import Bounds
 
 if TYPE_CHECKING:
     from llmling.server.listener import Listeners
@@ -40,10 +41,11 @@ class Services:
 
     `folder` is the manifest's; relative paths start there. `ask(agent, prompt)` runs another agent, without its
     connections. `read_resource(server, uri)` reads from an MCP server. `approve(call, run)` and `person(question, run)`
-    ask whoever attends runs that no engine keeps. `engine`, `listeners` and `status_url` are there for triggers only;
-    `status_url(event_id)` is the address of an event on the pool's server, None without one. `store` is where the pool
-    keeps what outlives a run; None without a pool. `agent` is the one a part belongs to, empty for parts of the pool;
-    `around_model(model, agent)` returns what stands in for a model, such as one that also records.
+    ask whoever attends runs that no engine keeps. `bounds` are what all model requests of a pool share; an agent alone
+    has its own. `engine`, `listeners` and `status_url` are there for triggers only; `status_url(event_id)` is the
+    address of an event on the pool's server, None without one. `store` is where the pool keeps what outlives a run;
+    None without a pool. `agent` is the one a part belongs to, empty for parts of the pool; `around_model(model, agent)`
+    returns what stands in for a model, such as one that also records.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -52,6 +54,7 @@ class Services:
     read_resource: Callable[[str, str], Awaitable[str]] = _no_resources
     approve: Approve | None = None
     person: AskPerson | None = None
+    bounds: Bounds | None = None
     engine: Engine | None = None
     listeners: Listeners | None = None
     status_url: Callable[[str], str | None] = _no_status_url

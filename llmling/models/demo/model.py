@@ -7,11 +7,12 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from llmling.manifest.models import DemoModelConfig
+from llmling.manifest.models import DemoModelConfig, Price
 from llmling.messages import Message, ToolCallPart, ToolCallResponsePart
 from llmling.models.demo.instance import Unsatisfiable, instance
 from llmling.models.demo.material import Material
 from llmling.models.offline import offline_response, pieces
+from llmling.models.prices import FREE
 from llmling.protocols import ModelRequest, ModelResponse, TextDelta, ToolSpec
 from llmling.runtime.services import Services
 
@@ -38,6 +39,10 @@ class DemoModel:
     def name(self) -> str:
         """`demo`."""
         return "demo"
+
+    async def price(self) -> Price:
+        """Return that it is free."""
+        return FREE
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Return the answer; never fails for want of anything outside."""

@@ -1,0 +1,135 @@
+"""How much one try of a model request may take of a budget, as far as that can be known before it is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from llmling.manifest.models import Price
+from llmling.messages import Message, TextPart, ToolCallPart
+from llmling.protocols import Model, ModelRequest, ModelResponse
+
+# A token is rarely less than three bytes of UTF-8, in any language; what a provider adds comes on top.
+_BYTES_PER_TOKEN = 3
+_PER_MESSAGE, _PER_REQUEST = 8, 16
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A model that can say what it costs before it is asked."""
+
+    async def price(self) -> Price | None:
+        """Return what it costs, or None when nobody has said so."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """What one try takes, by unit; `open_ended` are the units of which it may take more than that.
+
+    `spent` is what it has really taken, once that is known; a unit that is not in it has taken what was claimed.
+    """
+
+    amounts: Mapping[str, float] = field(default_factory=dict[str, float])
+    open_ended: Collection[str] = ()
+    price: Price | None = None
+    input_tokens: float = 0.0
+    spent: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(slots=True)
+class Seen:
+    """The largest calls of one agent to one model so far; None: no call has been seen.
+
+    `more_input` is by how many tokens its inputs were underestimated at most. `silent` when its answers say nothing
+    of their cost.
+    """
+
+    output_tokens: int | None = None
+    usd: float | None = None
+    more_input: float = 0.0
+    silent: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data; `Seen(**data)` takes it back."""
+        return {"output_tokens": self.output_tokens, "usd": self.usd, "more_input": self.more_input}
+
+
+def claim_of(request: ModelRequest, price: Price | None, seen: Seen, *, priced: bool) -> Claim:
+    """Return what a try of a request may take; `priced` when the model itself knows its price."""
+    estimated = _input_tokens(request)
+    read = estimated + seen.more_input
+    written = _most_output_tokens(request.settings) or seen.output_tokens
+    open_ended: set[str] = set() if written is not None else {"tokens"}
+    if price is not None:
+        usd = cost_usd(price, read, written or 0)
+        if written is None and price.output_per_mtok:
+            open_ended.add("usd")
+    else:
+        usd = seen.usd or 0.0
+        if not priced and seen.usd is None:
+            open_ended.add("usd")
+    return Claim({"usd": usd, "tokens": read + (written or 0), "requests": 1}, open_ended, price, estimated)
+
+
+def spent_by(claim: Claim, response: ModelResponse, seen: Seen) -> dict[str, float]:
+    """Return what an answer has really taken, and remember how large calls get.
+
+    A provider that does not say how many tokens there were is taken at what they can have been.
+    """
+    usage, price = response.usage, claim.price
+    tokens, usd = float(usage.total_tokens), response.cost_usd
+    read, written = float(usage.input_tokens), float(usage.output_tokens)
+    if not tokens and not response.demo:
+        read, written = claim.input_tokens + seen.more_input, _tokens(response.message)
+        tokens = read + written
+    if price is not None and (usd is None or not usage.total_tokens):
+        usd = 0.0 if response.demo else cost_usd(price, read, written)
+    seen.silent = usd is None
+    seen.output_tokens = max(seen.output_tokens or 0, int(written))
+    seen.usd = None if usd is None else max(seen.usd or 0.0, usd)
+    seen.more_input = max(seen.more_input, read - claim.input_tokens)
+    return {"tokens": tokens, "requests": 1, **({} if usd is None else {"usd": usd})}
+
+
+def cost_usd(price: Price, input_tokens: float, output_tokens: float) -> float:
+    """Return the price of so many tokens, in US dollars."""
+    return (input_tokens * price.input_per_mtok + output_tokens * price.output_per_mtok) / 1e6
+
+
+async def price_of(model: Model) -> Price | None:
+    """Return what a model says it costs; None also of a model that cannot say."""
+    return await model.price() if isinstance(model, Priced) else None
+
+
+def _most_output_tokens(settings: Mapping[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        if isinstance(most := settings.get(name), int):
+            return most * int(settings.get("n") or 1)
+    return None
+
+
+def _input_tokens(request: ModelRequest) -> float:
+    shapes = [tool.description + json.dumps(dict(tool.parameters)) for tool in request.tools]
+    if request.output_schema is not None:
+        shapes.append(json.dumps(dict(request.output_schema)))
+    texts = sum(_tokens(message) + _PER_MESSAGE for message in request.messages)
+    return texts + sum(len(shape) for shape in shapes) / _BYTES_PER_TOKEN + _PER_REQUEST
+
+
+def _tokens(message: Message) -> float:
+    size = 0
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            size += _bytes(part.content)
+        elif isinstance(part, ToolCallPart):
+            size += _bytes(part.name) + _bytes(part.arguments_json())
+        else:
+            size += _bytes(part.response)
+    return size / _BYTES_PER_TOKEN
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,244 @@
+"""When a model may be asked: every try of every request of a run passes the gate of its agent."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from llmling.errors import BudgetExceeded, EngineError, ModelError
+from llmling.events import RUN, Event
+from llmling.manifest.budgets import BudgetConfig
+from llmling.manifest.models import FallbackModelConfig, LiteLLMModelConfig
+from llmling.protocols import Model, ModelRequest, ModelResponse, Store
+from llmling.runtime.bounds import Bound, Door, Places, RateLimit
+from llmling.runtime.budget import Account, Accounts, Budget, unknown_price
+from llmling.runtime.claims import Claim, Priced, Seen, claim_of, price_of, spent_by
+from llmling.runtime.clock import Clock
+
+SIZES = "budget sizes"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many requests at once and in a minute; None: no limit."""
+
+    at_once: int | None = None
+    per_minute: int | None = None
+
+    def stricter(self, other: Limits) -> Limits:
+        """Return the lower of each."""
+        return Limits(_lower(self.at_once, other.at_once), _lower(self.per_minute, other.per_minute))
+
+    def bounds(self, clock: Clock) -> tuple[Bound, ...]:
+        """Return the bounds that hold them."""
+        places = () if self.at_once is None else (Places(self.at_once),)
+        rate = () if self.per_minute is None else (RateLimit(self.per_minute, clock),)
+        return (*places, *rate)
+
+
+def model_limits(models: Iterable[Any]) -> dict[str, Limits]:
+    """Return the limits that configs of models name, by `key_of` the model; of several for one model the strictest."""
+    found: dict[str, Limits] = {}
+    for model in models:
+        if isinstance(model, FallbackModelConfig):
+            inner = model_limits(model.models)
+        elif isinstance(model, LiteLLMModelConfig) and (model.concurrency or model.requests_per_minute):
+            inner = {model.key: Limits(model.concurrency, model.requests_per_minute)}
+        else:
+            inner = {}
+        for key, limits in inner.items():
+            found[key] = limits.stricter(found.get(key, Limits()))
+    return found
+
+
+def agent_budget(name: str, config: BudgetConfig, places: Mapping[str, str] | None = None) -> Budget:
+    """Return the budget of an agent."""
+    return Budget(f"agent {name!r}", f"agent {name}", config, places or {})
+
+
+class Bounds:
+    """What bounds the model requests of a pool, or of an agent alone: limits of pool and models, and budgets."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        pool: Limits = Limits(),
+        models: Mapping[str, Limits] | None = None,
+        budgets: Sequence[Budget] = (),
+        store: Store | None = None,
+    ) -> None:
+        """`models` are by `key_of` the model."""
+        self.clock = clock
+        self.door = Door(clock)
+        self.pool = pool.bounds(clock)
+        self.models = {key: limits.bounds(clock) for key, limits in (models or {}).items()}
+        self.accounts = Accounts(budgets, clock, store)
+        self._seen: dict[str, Seen] = {}
+
+    async def open(self) -> None:
+        """Take up what earlier processes have spent.
+
+        Raises:
+            EngineError: The store cannot be read or written.
+        """
+        await self.accounts.open()
+        if self.accounts.store is not None and self.accounts.all:
+            self._seen = {key: Seen(**data) for key, data in (await self.accounts.store.items(SIZES)).items()}
+
+    def gate(self, agent: str, requests_per_minute: int | None = None) -> Gate | None:
+        """Return the gate of an agent, or None when nothing bounds its requests."""
+        rate = Limits(per_minute=requests_per_minute).bounds(self.clock)
+        return Gate(agent, rate, self) if rate or self.pool or self.models or self.accounts.all else None
+
+    def seen(self, agent: str, model: Model) -> Seen:
+        """Return the largest calls of an agent to a model so far."""
+        return self._seen.setdefault(f"{agent} {key_of(model)}", Seen())
+
+    async def remember(self, agent: str, model: Model, before: Seen) -> None:
+        """Keep the largest calls for the next process, when they have become larger."""
+        seen = self.seen(agent, model)
+        if self.accounts.store is not None and seen.to_dict() != before.to_dict():
+            # Without it the next process learns anew; no answer is lost for that.
+            with contextlib.suppress(EngineError):
+                await self.accounts.store.put(SIZES, {f"{agent} {key_of(model)}": seen.to_dict()})
+
+
+class Gate:
+    """The gate of one agent."""
+
+    def __init__(self, agent: str, rate: tuple[Bound, ...], bounds: Bounds) -> None:
+        self.agent = agent
+        self.shared = bounds
+        self._rate = rate
+        self._accounts: dict[str, list[Account]] = {}
+
+    def entry(self, model: Model, request: ModelRequest, event: Event) -> Entry:
+        """Return the way of one try through the gate."""
+        return Entry(self, model, request, event)
+
+    def limits(self, model: Model) -> tuple[Bound, ...]:
+        """Return the limits that requests to a model fall under."""
+        return (*self._rate, *self.shared.pool, *self.shared.models.get(key_of(model), ()))
+
+    def accounts(self, event: Event) -> list[Account]:
+        """Return the budgets that requests for an event fall under: of the pool, the agent and the trigger."""
+        source = "" if event.type == RUN else event.source
+        if (found := self._accounts.get(source)) is None:
+            found = self.shared.accounts.of("pool", f"agent {self.agent}", f"trigger {source}")
+            self._accounts[source] = found
+        return found
+
+    async def claim(self, model: Model, request: ModelRequest, accounts: Sequence[Account]) -> Claim:
+        """Return what a try may take of the budgets.
+
+        Raises:
+            BudgetExceeded: Money is bounded, and nobody knows what the model costs.
+        """
+        if all(account.unit == "requests" for account in accounts):
+            return Claim({"requests": 1})
+        seen, priced = self.shared.seen(self.agent, model), isinstance(model, Priced)
+        price = await price_of(model)
+        if price is None and (priced or seen.silent):
+            for account in accounts:
+                if account.unit == "usd" and account.budget.enforced:
+                    raise BudgetExceeded(unknown_price(model.name, account.budget, account.limit_key))
+        return claim_of(request, price, seen, priced=priced)
+
+
+class Entry:
+    """One try on its way: it waits for its turn, and says afterwards what it has taken.
+
+    A try that was refused by the provider, or never reached it, has cost nothing. One that was cut off (a timeout, a
+    broken connection, a cancellation) may have, so what was reserved for it counts.
+    """
+
+    def __init__(self, gate: Gate, model: Model, request: ModelRequest, event: Event) -> None:
+        self._gate = gate
+        self._model = model
+        self._request = request
+        self._event = event
+        self._accounts: list[Account] = []
+        self._limits: tuple[Bound, ...] = ()
+        self._claim = Claim()
+        self._inside = False
+
+    async def open(self) -> None:
+        """Return when the try may be made.
+
+        Raises:
+            BudgetExceeded: A budget is spent, or cannot be kept.
+            EngineError: The reservation cannot be written.
+        """
+        gate, door = self._gate, self._gate.shared.door
+        self._accounts, self._limits = gate.accounts(self._event), gate.limits(self._model)
+        while not self._inside:
+            self._claim = await gate.claim(self._model, self._request, self._accounts)
+            try:
+                await door.enter((*self._accounts, *self._limits), self._claim)
+            except BudgetExceeded:
+                for account in self._accounts:
+                    account.over += account.budget.enforced and account.exhausted
+                raise
+            reserved = False
+            try:
+                reserved = await gate.shared.accounts.reserve(self._accounts, self._claim)
+            finally:
+                if not reserved:
+                    door.leave((*self._accounts, *self._limits), self._claim)
+            self._inside = reserved
+
+    async def answered(self, response: ModelResponse) -> None:
+        """Say what the answer has cost."""
+        if self._accounts:
+            seen = self._gate.shared.seen(self._gate.agent, self._model)
+            before = dataclasses.replace(seen)
+            self._claim.spent.update(spent_by(self._claim, response, seen))
+            await self.close()
+            await self._gate.shared.remember(self._gate.agent, self._model, before)
+        else:
+            await self.close()
+
+    async def failed(self, error: ModelError) -> None:
+        """Say that there was no answer."""
+        unsent = error.unsent or not error.attempts
+        if self._inside and (unsent or error.status is not None):
+            self._claim.spent.update({"usd": 0.0, "tokens": 0.0, "requests": 0.0 if unsent else 1.0})
+        await self.close()
+
+    async def close(self) -> None:
+        """Give back what was taken; without an answer or a failure, what was reserved counts as spent."""
+        if not self._inside:
+            return
+        self._inside = False
+        held = [(account, *account.reserved(self._claim)) for account in self._accounts]
+        self._gate.shared.door.leave((*self._accounts, *self._limits), self._claim)
+        spent = self._claim.spent
+        await self._gate.shared.accounts.settle(
+            [(account, span, spent.get(account.unit, amount) - amount) for account, span, amount in held]
+        )
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)
+
+
+def key_of(model: Model) -> str:
+    """Return what tells a model apart from others: its name and, where it has one of its own, its address."""
+    return getattr(model, "key", model.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The gate a run goes through, and the event it works on."""
+
+    gate: Gate
+    event: Event
+
+
+current_pass: ContextVar[Pass | None] = ContextVar("llmling_pass", default=None)
+"""The gate that requests to models go through right now; None: none."""
