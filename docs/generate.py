@@ -18,7 +18,11 @@ from llmling_cli.app import app
 
 REFERENCE = Path(__file__).parent / "reference"
 _MADE = "<!-- Made by docs/generate.py from the code; do not edit. -->"
-_WARNINGS = {"LL501": "a key of a model is not set", "LL502": "a port is in use"}
+_WARNINGS = {
+    "LL501": "a key of a model is not set",
+    "LL502": "a port is in use",
+    "LL503": "a budget bounds money, and the price of a model is not known",
+}
 
 SECTIONS = {
     "PoolLimitsConfig": "limits of the pool",

@@ -26,6 +26,7 @@ from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, 
 from llmling.models.keys import KEYS, missing_keys
 from llmling.protocols import Tool
 from llmling.runtime.approval import needs_approval
+from llmling.spending import budgets, unpriced_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,15 @@ class PlannedTrigger:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedBudget:
+    """A budget, whose it is, and its limits by key."""
+
+    owner: str
+    limits: Mapping[str, float]
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything a manifest would run; `warnings` are what this machine lacks, with the place that asks for it."""
 
@@ -82,6 +92,7 @@ class Plan:
     ports: tuple[str, ...]
     folders: tuple[str, ...]
     engine: str
+    budgets: tuple[PlannedBudget, ...]
     warnings: tuple[Problem, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +101,7 @@ class Plan:
 
 
 def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
-    """Return what a manifest would run, with missing keys and busy ports as warnings."""
+    """Return what a manifest would run, with missing keys, busy ports and unknown prices as warnings."""
     env = os.environ if env is None else env
     agents = tuple(_agent(name, manifest, env) for name in manifest.nodes)
     addresses = _addresses(manifest)
@@ -106,6 +117,10 @@ def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
         for (host, port), place in addresses.items()
         if _busy(host, port)
     ]
+    warnings += [
+        _warning(manifest.locate("agents", name, "model"), "LL503", message)
+        for name, message in unpriced_models(manifest, env=env)
+    ]
     return Plan(
         agents=agents,
         edges=tuple(
@@ -116,6 +131,7 @@ def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
         ports=tuple(f"{host}:{port}" for host, port in addresses),
         folders=tuple(dict.fromkeys(path for trigger in _files(manifest) for path in trigger.paths)),
         engine=_engine(manifest),
+        budgets=tuple(PlannedBudget(b.owner, b.config.limits, b.config.mode) for b in budgets(manifest)),
         warnings=tuple(warnings),
     )
 

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Self, Unpack
 
@@ -27,6 +28,7 @@ from llmling.protocols import Engine, EventRecord
 from llmling.report import AgentState, ServerState, StartReport
 from llmling.runtime.agent import Agent
 from llmling.runtime.delivery import Deliveries
+from llmling.runtime.gate import Bounds
 from llmling.runtime.http import http_scope
 from llmling.runtime.lifespan import Lifespans, Opened, reason
 from llmling.runtime.node import Failure, Node, reachable
@@ -40,8 +42,7 @@ from llmling.runtime.team import Team
 from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
-from llmling.trace import trace_of
-from llmling.wiring import Graph, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
+rfrom llmling.wiring import Graph, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
 
 logger = logging.getLogger("llmling")
 TRY_ENGINE_S = 2.0
@@ -104,6 +105,7 @@ class AgentPool(Generic[TDeps]):
         self._engine: Engine | None = None
         self._health: Health | None = None
         self._deliveries: Deliveries | None = None
+        self._bounds: Bounds | None = None
         self._draining = False
         self._stopped = asyncio.Event()
         self._cost_usd = 0.0
@@ -200,6 +202,9 @@ class AgentPool(Generic[TDeps]):
             self._stack.push_async_callback(engine.stop, 0)
             await engine.open()
             self._store.use(engine)
+        bounds = bounded(self.manifest, services.clock, engine, self._given)
+        services = replace(services, bounds=await self._stack.enter_async_context(bounds))
+        self._bounds = services.bounds
         for name, config in self.manifest.mcp_servers.items():
             self._graph.providers[name] = plugins.create("mcp_servers", config, services, name)
         build_nodes(
@@ -325,11 +330,14 @@ class AgentPool(Generic[TDeps]):
                 yield Sample("llmling_runs_total", count, labels, "counter", "Deliveries run, by how they ended.")
         for name, server in self._graph.providers.items():
             yield Sample("llmling_mcp_up", server.state == "ready", {"server": name}, "gauge", "1 while it answers.")
+        yield from () if self._bounds is None else budget_samples(self._bounds)
         yield Sample("llmling_cost_usd_total", self._cost_usd, {}, "counter", "US dollars spent by settled events.")
 
     @property
     def report(self) -> StartReport:
         """What is running right now, for people."""
+        unpriced = unpriced_models(self.manifest, self._model)
+        notices = [*(node.notice for node in self._runnables.values()), self._told, *(line for _, line in unpriced)]
         return StartReport(
             agents=tuple(self._agent_state(name, agent) for name, agent in self.agents.items()),
             triggers=self._triggers.states,
@@ -338,7 +346,7 @@ class AgentPool(Generic[TDeps]):
                 for name, server in self._graph.providers.items()
             ),
             server_url=self._health.url if self._health else None,
-            notices=tuple(dict.fromkeys(n for n in (*(r.notice for r in self._runnables.values()), self._told) if n)),
+            notices=tuple(dict.fromkeys(filter(None, notices))),
             seconds=self._seconds,
         )
 

@@ -95,6 +95,8 @@ def build_nodes(
         ready = (agents or {}).get(name)
         if ready is not None:
             ready.keep.lend(services.store)
+            if services.bounds is not None:
+                ready.share(services.bounds)
         graph.nodes[name] = ready or Agent[Any].from_config(
             name,
             _described(config, manifest),

@@ -28,6 +28,17 @@ def show(manifest: Manifest, *, json: bool) -> None:
     if planned.mcp_servers:
         console.say()
         console.say_table(list(planned.mcp_servers.items()), ("MCP SERVER", "FROM"))
+    if planned.budgets:
+        console.say()
+        rows = [
+            (
+                budget.owner,
+                ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in budget.limits.items()),
+                budget.mode,
+            )
+            for budget in planned.budgets
+        ]
+        console.say_table(rows, ("BUDGET OF", "AT MOST", "MODE"))
     console.say()
     for label, values in (("ports", planned.ports), ("folders", planned.folders), ("engine", (planned.engine,))):
         if values:

@@ -1,0 +1,108 @@
+"""From a manifest to what bounds its model requests: budgets, limits of models and pool, and prices nobody knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from llmling.manifest.budgets import BudgetConfig
+from llmling.manifest.models import ModelConfig
+from llmling.manifest.root import Manifest
+from llmling.models.prices import unpriced
+from llmling.protocols import Engine
+from llmling.runtime.agent import Agent
+from llmling.runtime.budget import Budget, unknown_price
+from llmling.runtime.clock import Clock
+from llmling.runtime.gate import Bounds, Limits, agent_budget, model_limits
+from llmling.server.metrics import Sample
+from llmling.wiring import open_engine
+
+_model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
+
+
+def budgets(manifest: Manifest) -> list[Budget]:
+    """Return every budget of a manifest: of the pool, its agents and its triggers."""
+
+    def places(config: BudgetConfig, *loc: str | int) -> dict[str, str]:
+        return {key: manifest.locate(*loc, key) for key in config.limits}
+
+    found: list[Budget] = []
+    if (config := manifest.budget) is not None:
+        found.append(Budget("the pool", "pool", config, places(config, "budget")))
+    for name, agent in manifest.agents.items():
+        if (config := agent.budget) is not None:
+            found.append(agent_budget(name, config, places(config, "agents", name, "budget")))
+    for name, node in manifest.nodes.items():
+        section = "teams" if name in manifest.teams else "agents"
+        for index, trigger in enumerate(node.triggers):
+            if (config := trigger.budget) is not None:
+                at = places(config, section, name, "triggers", index, "budget")
+                found.append(Budget(f"trigger {trigger.name!r}", f"trigger {trigger.name}", config, at))
+    return found
+
+
+@asynccontextmanager
+async def bounded(
+    manifest: Manifest, clock: Clock, engine: Engine | None, agents: Mapping[str, Agent[Any]]
+) -> AsyncGenerator[Bounds]:
+    """Give what bounds the model requests of a pool; what its budgets spend is kept by its engine.
+
+    A pool without triggers has no engine at work: then only the store of one is opened, when there is a budget.
+    `agents` are those that were built already, with budgets of their own.
+
+    Raises:
+        EngineError: The store cannot be used.
+    """
+    known = budgets(manifest)
+    async with AsyncExitStack() as stack:
+        if engine is None and known and manifest.engine.type != "memory":
+            engine = open_engine(manifest)
+            stack.push_async_callback(engine.stop, 0)
+            await engine.open()
+        limits = manifest.limits
+        models = [agents[name].parts.model_config if name in agents else a.model for name, a in manifest.agents.items()]
+        own = [agent_budget(name, config) for name, agent in agents.items() if (config := agent.config.budget)]
+        bounds = Bounds(
+            clock,
+            pool=Limits(limits.requests_at_once, limits.requests_per_minute),
+            models=model_limits(models),
+            budgets=(*known, *(budget for budget in own if all(budget.key != other.key for other in known))),
+            store=None if engine is None else engine.store,
+        )
+        await bounds.open()
+        yield bounds
+
+
+def budget_samples(bounds: Bounds) -> Iterator[Sample]:
+    """Yield what `/metrics` shows of the budgets."""
+    for account in bounds.accounts.all:
+        state = account.state
+        labels = {"budget": state.owner, "unit": state.unit, "period": state.period, "mode": state.mode}
+        yield Sample("llmling_budget_spent", state.spent, labels, "gauge", "Spent and reserved in the current period.")
+        yield Sample("llmling_budget_limit", state.limit, labels, "gauge", "What may be spent in a period.")
+        yield Sample(
+            "llmling_budget_over_total", state.over, labels, "counter", "Requests over it, refused or let through."
+        )
+
+
+def unpriced_models(
+    manifest: Manifest, model: str | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield agents whose money is bounded while nobody knows what their model costs, and what to do about it."""
+    env = os.environ if env is None else env
+    bounded = budgets(manifest)
+    for name, agent in manifest.agents.items():
+        # Any agent may come to work on an event, so a budget of a trigger is one of all.
+        money = [
+            (budget, key)
+            for budget in bounded
+            for key in budget.config.limits
+            if key.startswith("usd") and (not budget.key.startswith("agent ") or budget.key == f"agent {name}")
+        ]
+        config = agent.model if model is None else _model_config.validate_python(model)
+        for each in unpriced(config, env) if money else ():
+            yield name, f"agent {name!r}: {unknown_price(each, *money[0])}"

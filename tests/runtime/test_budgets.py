@@ -1,0 +1,296 @@
+"""Budgets: what may start, what it counts for, and what happens at the limit."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llm_server import LLMServer, Reply, Request
+from serving import until
+
+from llmling import Agent
+from llmling.errors import BudgetExceeded, ModelError
+from llmling.manifest.agents import AgentConfig
+from llmling.messages import Message, Usage
+from llmling.protocols import ModelRequest, ModelResponse
+from llmling.runtime.services import Services
+from llmling.testing import FakeClock, ScriptedModel
+
+PRICE = {"input_per_mtok": 100, "output_per_mtok": 1000}
+
+
+def costing(usd: float, *, gate: asyncio.Event | None = None, tokens: int = 10) -> Callable[[ModelRequest], Any]:
+    """Return an answer at a price; with a gate it comes when that opens."""
+
+    async def answer(request: ModelRequest) -> ModelResponse:
+        if gate is not None:
+            await gate.wait()
+        return ModelResponse(Message.assistant("ok"), Usage(tokens, 0, 1), "m", cost_usd=usd)
+
+    return answer
+
+
+def priced(server: LLMServer, **more: Any) -> dict[str, Any]:
+    return {"type": "litellm", "name": "openai/mine", "api_base": server.openai_url, "api_key": "k", **more}
+
+
+async def outcomes(agent: Agent[Any], count: int) -> list[str]:
+    found = await agent.run_many(["hello"] * count, return_exceptions=True)
+    return [type(each).__name__ for each in found]
+
+
+# --- the limit -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("budget", "answered"),
+    [
+        ({"usd_per_day": 0.05}, 5),
+        ({"usd_per_month": 0.05}, 5),
+        ({"tokens_per_day": 41}, 5),
+        ({"tokens_per_month": 30}, 3),
+        ({"requests_per_day": 4}, 4),
+        ({"requests_per_month": 7, "usd_per_day": 100}, 7),
+        ({"usd_per_day": 0.03, "mode": "audit"}, 12),
+    ],
+)
+async def test_each_limit_bounds_what_is_spent(budget: dict[str, Any], answered: int) -> None:
+    model = ScriptedModel(costing(0.01))
+    agent = Agent("a", model=model, budget=budget)
+    found = await outcomes(agent, 12)
+    assert found.count("RunResult") == len(model.requests) == answered
+    assert found.count("BudgetExceeded") == 12 - answered
+
+
+async def test_the_message_names_the_key_the_place_and_the_end() -> None:
+    clock = FakeClock(dt.datetime(2026, 2, 28, 22, tzinfo=dt.UTC))
+    config = AgentConfig.model_validate({"budget": {"usd_per_day": 0.01, "tokens_per_month": 1000}})
+    model = ScriptedModel(costing(0.02))
+    agent = Agent[Any].from_config("clerk", config, Services(clock=clock), model=model)
+    await agent.run("one")
+    with pytest.raises(BudgetExceeded) as error:
+        await agent.run("two")
+    assert str(error.value) == (
+        "the budget of agent 'clerk' is spent: 0.02 of 0.01 USD in 2026-02-28, which ends 2026-03-01 00:00 UTC; raise "
+        "budget.usd_per_day of agent 'clerk'"
+    )
+    assert not error.value.retryable
+    await clock.advance(2 * 3600)
+    await agent.run("a new day")
+    assert len(model.requests) == 2
+
+
+async def test_requests_wait_for_those_under_way_before_any_is_refused() -> None:
+    # Nothing is known of a first call, so it goes alone; then each is taken for as large as the largest.
+    gate = asyncio.Event()
+    model = ScriptedModel(costing(0.01, gate=gate))
+    agent = Agent("a", model=model, budget={"usd_per_day": 0.035})
+    runs = asyncio.create_task(outcomes(agent, 10))
+    await until(lambda: model.requests, "the first request")
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(model.requests) == 1
+    gate.set()
+    found = await runs
+    assert found.count("RunResult") == len(model.requests) == 4
+
+
+async def test_calls_of_known_size_go_at_once_and_never_reach_beyond_the_limit_by_more_than_one() -> None:
+    def answer(request: Request) -> Reply:
+        return Reply("x", delay_s=0.02, input_tokens=10, output_tokens=1 + len(server.requests) % 10)
+
+    async with LLMServer(answer) as server:
+        model = priced(server, price=PRICE)
+        agent = Agent("a", model=model, model_settings={"max_tokens": 10}, budget={"usd_per_day": 0.1})
+        found = await outcomes(agent, 60)
+    served = found.count("RunResult")
+    assert len(server.requests) == served
+    most = 10 * PRICE["input_per_mtok"] / 1e6 + 10 * PRICE["output_per_mtok"] / 1e6
+    spent = sum(10 * 100 + (1 + n % 10) * 1000 for n in range(1, served + 1)) / 1e6
+    assert 0.1 <= spent <= 0.1 + most
+
+
+async def test_many_wait_and_all_are_served_when_there_is_room() -> None:
+    model = ScriptedModel(costing(0.001))
+    agent = Agent("a", model=model, budget={"usd_per_day": 10})
+    assert await outcomes(agent, 500) == ["RunResult"] * 500
+
+
+async def test_cancelling_one_that_waits_leaves_the_others_their_turn() -> None:
+    gate = asyncio.Event()
+    model = ScriptedModel(costing(0.01, gate=gate))
+    agent = Agent("a", model=model, budget={"usd_per_day": 1})
+    first = asyncio.create_task(agent.run("first"))
+    await until(lambda: model.requests, "the first request")
+    waiting = [asyncio.create_task(agent.run(f"{n}")) for n in range(4)]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    waiting[0].cancel()
+    gate.set()
+    waiting[1].cancel()
+    results = await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert [type(result).__name__ for result in results] == ["RunResult", "CancelledError", "CancelledError"] + [
+        "RunResult"
+    ] * 2
+
+
+# --- what counts -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_try_costs_nothing_and_is_a_request() -> None:
+    async with LLMServer() as server:
+        server.replies += [Reply(status=500), Reply("ok", input_tokens=10, output_tokens=10)]
+        retries = {"attempts": 2, "backoff_s": 0}
+        agent = Agent("a", model=priced(server, price=PRICE), retries=retries, budget={"requests_per_day": 3})
+        await agent.run("hello")
+        await agent.run("again")
+        with pytest.raises(BudgetExceeded, match="3 of 3 requests"):
+            await agent.run("over")
+        money = Agent("b", model=priced(server, price=PRICE), retries=retries, budget={"usd_per_day": 0.011})
+        server.replies += [Reply(status=429), Reply("ok", input_tokens=1, output_tokens=1)]
+        await money.run("hello")
+        server.replies += [Reply(status=400)]
+        with pytest.raises(ModelError):
+            await money.run("hello")
+        assert (await money.run("fits")).content == "echo: fits"
+
+
+async def test_an_answer_that_is_cut_off_counts_as_reserved() -> None:
+    async with LLMServer() as server:
+        model = priced(server, price={"input_per_mtok": 0, "output_per_mtok": 1000})
+        settings = {"max_tokens": 10}
+        agent = Agent("a", model=model, model_settings=settings, retries={"attempts": 1}, budget={"usd_per_day": 0.015})
+        server.replies += [Reply("half of an answer", cut=True)]
+        with pytest.raises(ModelError):
+            await agent.run("hello")
+        server.replies += [Reply(hang=True)]
+        run = asyncio.create_task(agent.run("hello"))
+        await server.wait_for_requests(2)
+        run.cancel()
+        await asyncio.wait({run})
+        with pytest.raises(BudgetExceeded, match=r"0\.02 of 0\.015 USD"):
+            await agent.run("hello")
+
+
+async def test_a_server_that_is_not_there_costs_nothing() -> None:
+    model = {"type": "litellm", "name": "openai/mine", "api_base": "http://127.0.0.1:9/v1", "price": PRICE}
+    agent = Agent("a", model=model, retries={"attempts": 1}, budget={"requests_per_day": 1, "tokens_per_day": 1})
+    for _ in range(3):
+        with pytest.raises(ModelError):
+            await agent.run("hello")
+
+
+async def test_a_stream_counts_like_a_run() -> None:
+    async with LLMServer(lambda request: Reply("one two three", input_tokens=5, output_tokens=5)) as server:
+        agent = Agent("a", model=priced(server, price=PRICE), budget={"tokens_per_day": 20})
+        for _ in range(2):
+            async with agent.run_stream("hello") as stream:
+                assert [event.type async for event in stream][-1] == "run_completed"
+        assert await outcomes(agent, 1) == ["BudgetExceeded"]
+    assert len(server.requests) == 2
+
+
+async def test_an_answer_without_usage_is_estimated() -> None:
+    def answer(request: Request) -> Reply:
+        return Reply("word " * 100, input_tokens=0, output_tokens=0)
+
+    async with LLMServer(answer) as server:
+        agent = Agent("a", model=priced(server, price=PRICE), budget={"usd_per_day": 0.1, "tokens_per_month": 10_000})
+        await agent.run("hello")
+        with pytest.raises(BudgetExceeded):
+            await agent.run("hello")
+
+
+async def test_every_model_of_a_chain_counts() -> None:
+    async with LLMServer() as server:
+        server.replies += [Reply(status=500), Reply("ok", input_tokens=10, output_tokens=10)]
+        chain = {
+            "type": "fallback",
+            "models": [priced(server, price=PRICE), priced(server, price=PRICE, name="openai/b")],
+        }
+        agent = Agent("a", model=chain, retries={"attempts": 1}, budget={"requests_per_day": 2})
+        await agent.run("hello")
+        with pytest.raises(BudgetExceeded):
+            await agent.run("hello")
+    assert [request.body["model"] for request in server.requests] == ["mine", "b"]
+
+
+async def test_what_replays_or_is_answered_by_a_hook_costs_nothing() -> None:
+    class Answering:
+        def before_model(self, request: ModelRequest, run: Any) -> str:
+            return "from the hook"
+
+    agent = Agent("a", model=ScriptedModel(costing(1)), hooks=[Answering()], budget={"requests_per_day": 1})
+    assert [(await agent.run("hello")).content for _ in range(3)] == ["from the hook"] * 3
+
+
+# --- prices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["demo", "script"])
+async def test_models_that_ask_nobody_are_free(model: str, tmp_path: Path) -> None:
+    (tmp_path / "script.yml").write_text("- {reply: hello, usage: {input_tokens: 1000000, output_tokens: 1000000}}\n")
+    name: Any = model if model == "demo" else {"type": "script", "path": str(tmp_path / "script.yml")}
+    agent = Agent("a", model=name, budget={"usd_per_day": 0.001})
+    assert await outcomes(agent, 5) == ["RunResult"] * 5
+
+
+async def test_local_models_are_free_and_known_ones_have_their_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with LLMServer(lambda request: Reply("x", input_tokens=100_000, output_tokens=100_000)) as server:
+        monkeypatch.setenv("OLLAMA_API_BASE", server.url)
+        local = Agent("a", model="ollama/llama3.2", budget={"usd_per_day": 0.001})
+        assert await outcomes(local, 3) == ["RunResult"] * 3
+        known = priced(server, name="openai/gpt-4o-mini")
+        agent = Agent("b", model=known, budget={"usd_per_day": 0.05})
+        result = await agent.run("hello")
+        assert result.cost_usd == pytest.approx(0.075)
+        with pytest.raises(BudgetExceeded, match=r"0\.075 of 0\.05 USD"):
+            await agent.run("hello")
+
+
+async def test_a_price_nobody_knows_is_an_error_that_names_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    async with LLMServer() as server:
+        agent = Agent("a", model=priced(server), budget={"usd_per_day": 1})
+        with pytest.raises(
+            BudgetExceeded, match=r"the price of model 'openai/mine' is not known.*price: \{input_per_m"
+        ):
+            await agent.run("hello")
+        assert not server.requests
+        audited = Agent("b", model=priced(server), budget={"usd_per_day": 1, "mode": "audit"})
+        await audited.run("hello")
+        tokens = Agent("c", model=priced(server), budget={"tokens_per_day": 100})
+        await tokens.run("hello")
+
+
+async def test_a_model_object_that_says_no_cost_is_asked_once() -> None:
+    silent = ScriptedModel(lambda request: ModelResponse(Message.assistant("ok"), Usage(1, 1, 1), "m"))
+    agent = Agent("a", model=silent, budget={"usd_per_day": 1})
+    await agent.run("hello")
+    with pytest.raises(BudgetExceeded, match="price of model 'scripted' is not known"):
+        await agent.run("hello")
+
+
+# --- audit -----------------------------------------------------------------------------------------------------------
+
+
+async def test_audit_warns_once_in_a_period(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock(dt.datetime(2026, 12, 31, 12, tzinfo=dt.UTC))
+    config = AgentConfig.model_validate({"budget": {"usd_per_month": 0.01, "mode": "audit"}})
+    agent = Agent[Any].from_config("a", config, Services(clock=clock), model=ScriptedModel(costing(0.01)))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            await agent.run("hello")
+        (record,) = caplog.records
+        assert record.message == (
+            "the budget of agent 'a' is spent: 0.01 of 0.01 USD in 2026-12, which ends 2027-01-01 00:00 UTC; raise "
+            "budget.usd_per_month of agent 'a'; mode is audit, so it goes on"
+        )
+        await clock.advance(24 * 3600)
+        for _ in range(3):
+            await agent.run("hello")
+    assert len(caplog.records) == 2
