@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -153,6 +154,15 @@ class Serve:
     def children(self) -> list[psutil.Process]:
         """Return every process it has started that is still there."""
         return psutil.Process(self.pid).children(recursive=True)
+
+
+def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
+    """Read the engine's file as an operator with sqlite3 would."""
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
 
 
 async def llmling(folder: Path, *args: str, env: dict[str, str] | None = None, stdin: str = "") -> tuple[int, str, str]:

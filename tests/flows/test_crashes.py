@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sqlite3
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 from llm_server import Call, LLMServer, Reply, Request
-from serving import Serve, free_port, post, until
+from serving import Serve, free_port, post, rows, until
 
 FULL = bool(os.environ.get("CHAOS"))
 KILLS = 20 if FULL else 5
@@ -71,15 +69,6 @@ def answer(request: Request) -> Reply:
     if done == 0:
         return Reply(calls=[Call("charge", {"order": order}), Call("note", {"order": order})], delay_s=0.2)
     return Reply(f"settled {order}", delay_s=0.2)
-
-
-def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
-    """Read the engine's file as an operator with sqlite3 would."""
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
 
 
 @pytest.mark.chaos
