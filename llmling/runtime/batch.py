@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llmling.messages import Message, RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch has come: `done` of `total` have answered and `failed` have not.
+
+    `cost_usd` is what the answers have cost, None as long as none has a known price.
+    """
+
+    done: int
+    failed: int
+    total: int
+    cost_usd: float | None
+    elapsed_s: float
+
+    def after(self, outcome: RunResult | Exception, elapsed_s: float) -> Progress:
+        """Return how far it has come with one outcome more."""
+        if isinstance(outcome, Exception):
+            return replace(self, failed=self.failed + 1, elapsed_s=elapsed_s)
+        cost_usd = self.cost_usd if outcome.cost_usd is None else (self.cost_usd or 0.0) + outcome.cost_usd
+        return replace(self, done=self.done + 1, cost_usd=cost_usd, elapsed_s=elapsed_s)
 
 
 class Runner(Protocol):
@@ -33,13 +56,13 @@ async def as_completed(
 
     async def one(index: int, prompt: str | Message) -> None:
         async with limit:
+            clock = asyncio.timeout(timeout_s)
             try:
-                async with asyncio.timeout(timeout_s):
+                async with clock:
                     outcome: RunResult | Exception = await agent.run(prompt)
-            except TimeoutError:
-                outcome = TimeoutError(f"prompt {index} took longer than timeout_s ({timeout_s:g} s)")
             except Exception as error:  # noqa: BLE001 - every failure is an outcome the caller gets
-                outcome = error
+                late = f"prompt {index} took longer than timeout_s ({timeout_s} s)"
+                outcome = TimeoutError(late) if clock.expired() else error
         outcomes.put_nowait((index, outcome))
 
     tasks = [asyncio.create_task(one(index, prompt), name="llmling batch") for index, prompt in enumerate(prompts)]
@@ -59,16 +82,24 @@ async def run_many(
     max_concurrency: int | None = None,
     timeout_s: float | None = None,
     return_exceptions: bool = False,
+    on_progress: Callable[[Progress], object] | None = None,
 ) -> list[RunResult | Exception]:
     """Run every prompt and return the outcomes in the order of the prompts.
 
+    `on_progress` is called on the loop after each of them.
+
     Raises:
-        Exception: The first failure, unless `return_exceptions`; the other runs are cancelled then.
+        Exception: The first failure, unless `return_exceptions`, or one of `on_progress`; the other runs are
+            cancelled then.
     """
     results: list[RunResult | Exception | None] = [None] * len(prompts)
+    progress, started = Progress(0, 0, len(prompts), None, 0.0), time.monotonic()
     outcomes = as_completed(agent, prompts, max_concurrency=max_concurrency, timeout_s=timeout_s)
     try:
         async for index, outcome in outcomes:
+            if on_progress is not None:
+                progress = progress.after(outcome, time.monotonic() - started)
+                on_progress(progress)
             if isinstance(outcome, Exception) and not return_exceptions:
                 raise outcome
             results[index] = outcome

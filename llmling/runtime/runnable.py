@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from llmling.events import Event
@@ -89,11 +89,16 @@ class Runnable(Node):
         max_concurrency: int | None = None,
         timeout_s: float | None = None,
         return_exceptions: bool = False,
+        on_progress: Callable[[batch.Progress], object] | None = None,
     ) -> list[Any]:
         """Run every prompt, at most `max_concurrency` at once; outcomes come in the order of the prompts.
 
+        `on_progress` hears, after each of them, how many have answered and failed, what they cost and how long it
+        has taken.
+
         Raises:
-            Exception: The first failure, unless `return_exceptions`; the other runs are cancelled then.
+            Exception: The first failure, unless `return_exceptions`, or one of `on_progress`; the other runs are
+                cancelled then.
         """
         return await batch.run_many(
             self,
@@ -101,6 +106,7 @@ class Runnable(Node):
             max_concurrency=max_concurrency,
             timeout_s=timeout_s,
             return_exceptions=return_exceptions,
+            on_progress=on_progress,
         )
 
     def as_completed(
