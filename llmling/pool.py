@@ -42,7 +42,9 @@ from llmling.runtime.team import Team
 from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
-rfrom llmling.wiring import Graph, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
+from llmling.spending import bounded, budget_samples, unpriced_models
+from llmling.trace import trace_of
+from llmling.wiring import Graph, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
 
 logger = logging.getLogger("llmling")
 TRY_ENGINE_S = 2.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmling.manifest import Manifest
-from llmling.planning import Plan, PlannedAgent, plan
+from llmling.planning import Plan, PlannedAgent, PlannedBudget, plan
 from llmling_cli import console
 
 
@@ -30,15 +30,8 @@ def show(manifest: Manifest, *, json: bool) -> None:
         console.say_table(list(planned.mcp_servers.items()), ("MCP SERVER", "FROM"))
     if planned.budgets:
         console.say()
-        rows = [
-            (
-                budget.owner,
-                ", ".join(f"{value:g} {key.replace('_', ' ')}" for key, value in budget.limits.items()),
-                budget.mode,
-            )
-            for budget in planned.budgets
-        ]
-        console.say_table(rows, ("BUDGET OF", "AT MOST", "MODE"))
+        budgets = [(budget.owner, _at_most(budget), budget.mode) for budget in planned.budgets]
+        console.say_table(budgets, ("BUDGET OF", "AT MOST", "MODE"))
     console.say()
     for label, values in (("ports", planned.ports), ("folders", planned.folders), ("engine", (planned.engine,))):
         if values:
@@ -54,6 +47,11 @@ def _agents(planned: Plan) -> None:
         console.say()
         for agent in asking:
             console.say(console.masked(f"{agent.name} asks a person before {', '.join(agent.asks)}"))
+
+
+def _at_most(budget: PlannedBudget) -> str:
+    limits = budget.limits.items()
+    return ", ".join(f"{value:,.12g} {key.replace('_', ' ').replace('usd', 'USD')}" for key, value in limits)
 
 
 def _kind(agent: PlannedAgent) -> str:

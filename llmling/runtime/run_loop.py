@@ -14,7 +14,9 @@ from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
 from llmling.runtime.calling import Calling
 from llmling.runtime.context import RunContext
-rfrom llmling.runtime.profile import Profile
+from llmling.runtime.gate import Pass, current_pass
+from llmling.runtime.planning import Planning
+from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.scope import current_event
 from llmling.runtime.spans import run_completed, run_span
