@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from llmling.manifest.agents import TeamConfig
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.models import ModelConfig
 from llmling.manifest.root import Manifest
+from llmling.manifest.tools import AgentToolConfig
 from llmling.models.prices import unpriced
 from llmling.protocols import Engine
 from llmling.runtime.agent import Agent
@@ -95,14 +97,37 @@ def unpriced_models(
     """Yield agents whose money is bounded while nobody knows what their model costs, and what to do about it."""
     env = os.environ if env is None else env
     bounded = budgets(manifest)
+    reached = {
+        f"trigger {trigger.name}": _reached(manifest, name)
+        for name, node in manifest.nodes.items()
+        for trigger in node.triggers
+    }
     for name, agent in manifest.agents.items():
-        # Any agent may come to work on an event, so a budget of a trigger is one of all.
         money = [
             (budget, key)
             for budget in bounded
             for key in budget.config.limits
-            if key.startswith("usd") and (not budget.key.startswith("agent ") or budget.key == f"agent {name}")
+            if key.startswith("usd")
+            and (budget.key in {"pool", f"agent {name}"} or name in reached.get(budget.key, ()))
         ]
         config = agent.model if model is None else _model_config.validate_python(model)
         for each in unpriced(config, env) if money else ():
             yield name, f"agent {name!r}: {unknown_price(each, *money[0])}"
+
+
+def _reached(manifest: Manifest, start: str) -> set[str]:
+    """Return the agents and teams that may come to work on the events of one of them."""
+    found: set[str] = set()
+    todo = [start]
+    while todo:
+        name = todo.pop()
+        node = manifest.nodes.get(name)
+        if node is None or name in found:
+            continue
+        found.add(name)
+        todo.extend(edge.to for edge in node.connections)
+        if isinstance(node, TeamConfig):
+            todo.extend(node.members)
+        else:
+            todo.extend(tool.name for tool in node.tools if isinstance(tool, AgentToolConfig))
+    return found

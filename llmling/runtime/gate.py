@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from llmling.runtime.budget import Account, Accounts, Budget, unknown_price
 from llmling.runtime.claims import Claim, Priced, Seen, claim_of, price_of, spent_by
 from llmling.runtime.clock import Clock
 
+logger = logging.getLogger("llmling.budget")
 SIZES = "budget sizes"
 
 
@@ -115,7 +117,11 @@ class Gate:
         self.agent = agent
         self.shared = bounds
         self._rate = rate
-        self._accounts: dict[str, list[Account]] = {}
+        self._told: set[str] = set()
+        own = ("pool", f"agent {agent}")
+        self._always = bounds.accounts.of(*own)
+        triggers = {a.budget.key for a in bounds.accounts.all if a.budget.key.startswith("trigger ")}
+        self._by_trigger = {key: bounds.accounts.of(*own, key) for key in triggers}
 
     def entry(self, model: Model, request: ModelRequest, event: Event) -> Entry:
         """Return the way of one try through the gate."""
@@ -127,11 +133,7 @@ class Gate:
 
     def accounts(self, event: Event) -> list[Account]:
         """Return the budgets that requests for an event fall under: of the pool, the agent and the trigger."""
-        source = "" if event.type == RUN else event.source
-        if (found := self._accounts.get(source)) is None:
-            found = self.shared.accounts.of("pool", f"agent {self.agent}", f"trigger {source}")
-            self._accounts[source] = found
-        return found
+        return self._always if event.type == RUN else self._by_trigger.get(f"trigger {event.source}", self._always)
 
     async def claim(self, model: Model, request: ModelRequest, accounts: Sequence[Account]) -> Claim:
         """Return what a try may take of the budgets.
@@ -145,9 +147,17 @@ class Gate:
         price = await price_of(model)
         if price is None and (priced or seen.silent):
             for account in accounts:
-                if account.unit == "usd" and account.budget.enforced:
-                    raise BudgetExceeded(unknown_price(model.name, account.budget, account.limit_key))
+                if account.unit == "usd":
+                    self._refuse_unpriced(model, account)
         return claim_of(request, price, seen, priced=priced)
+
+    def _refuse_unpriced(self, model: Model, account: Account) -> None:
+        reason = unknown_price(model.name, account.budget, account.limit_key)
+        if account.budget.enforced:
+            raise BudgetExceeded(reason)
+        if reason not in self._told:
+            self._told.add(reason)
+            logger.warning("agent %r: %s; mode is audit, so it goes on and counts nothing", self.agent, reason)
 
 
 class Entry:

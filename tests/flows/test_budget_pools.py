@@ -169,6 +169,24 @@ async def test_a_store_that_cannot_be_written_lets_no_request_out(tmp_path: Path
         await pool.get_agent("a").run("x")
 
 
+def test_only_agents_that_may_work_on_its_events_are_told_of_a_triggers_budget(tmp_path: Path) -> None:
+    (tmp_path / "agents.yml").write_text(
+        "defaults: {model: openai/mine}\n"
+        "agents:\n"
+        "  a: {connections: [desk], triggers: [{type: webhook, budget: {usd_per_month: 1}}]}\n"
+        "  member: {tools: [{type: agent, name: helper}]}\n"
+        "  helper: {}\n"
+        "  other: {}\n"
+        "teams: {desk: {members: [member]}}\n"
+    )
+    warnings = plan(Manifest.load(tmp_path / "agents.yml"), {"OPENAI_API_KEY": "k"}).warnings
+    assert [str(warning.message).partition(":")[0] for warning in warnings if warning.code == "LL503"] == [
+        "agent 'a'",
+        "agent 'member'",
+        "agent 'helper'",
+    ]
+
+
 def test_plan_shows_budgets_and_warns_of_unknown_prices(tmp_path: Path) -> None:
     (tmp_path / "agents.yml").write_text(
         "budget: {usd_per_day: 5}\n"

@@ -85,6 +85,21 @@ async def test_the_message_names_the_key_the_place_and_the_end() -> None:
     assert len(model.requests) == 2
 
 
+async def test_what_began_yesterday_counts_for_yesterday() -> None:
+    clock, gate = FakeClock(dt.datetime(2026, 2, 28, 23, tzinfo=dt.UTC)), asyncio.Event()
+    config = AgentConfig.model_validate({"budget": {"usd_per_day": 0.01}})
+    model = ScriptedModel([costing(0.05, gate=gate), costing(0.01), costing(0.01)])
+    agent = Agent[Any].from_config("a", config, Services(clock=clock), model=model)
+    late = asyncio.create_task(agent.run("late"))
+    await until(lambda: model.requests, "the first request")
+    await clock.advance(2 * 3600)
+    await agent.run("today")
+    gate.set()
+    await late
+    with pytest.raises(BudgetExceeded, match=r"spent: 0\.01 of 0\.01 USD in 2026-03-01"):
+        await agent.run("too much today")
+
+
 async def test_requests_wait_for_those_under_way_before_any_is_refused() -> None:
     # Nothing is known of a first call, so it goes alone; then each is taken for as large as the largest.
     gate = asyncio.Event()
@@ -262,7 +277,9 @@ async def test_a_price_nobody_knows_is_an_error_that_names_the_key(caplog: pytes
             await agent.run("hello")
         assert not server.requests
         audited = Agent("b", model=priced(server), budget={"usd_per_day": 1, "mode": "audit"})
-        await audited.run("hello")
+        for _ in range(2):
+            await audited.run("hello")
+        assert [record.message.partition(":")[0] for record in caplog.records] == ["agent 'b'"]
         tokens = Agent("c", model=priced(server), budget={"tokens_per_day": 100})
         await tokens.run("hello")
 
