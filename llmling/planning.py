@@ -118,7 +118,7 @@ def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
         if _busy(host, port)
     ]
     warnings += [
-        _warning(manifest.locate("agents", name, "model"), "LL503", message)
+        _warning(manifest.locate("teams" if name in manifest.teams else "agents", name, "model"), "LL503", message)
         for name, message in unpriced_models(manifest, env=env)
     ]
     return Plan(

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Self, Unpack
 
@@ -186,16 +185,6 @@ class AgentPool(Generic[TDeps]):
         await self._stack.enter_async_context(self._tasks)
         around_model = await self._stack.enter_async_context(recorded(self._record, self.manifest.folder))
         await self._stack.enter_async_context(self._store)
-        services = Services(
-            folder=self.manifest.folder,
-            around_model=around_model,
-            ask=self._graph.ask,
-            read_resource=self._graph.read_resource,
-            providers=self._graph.providers,
-            approve=self._attending.get("approve"),
-            person=self._attending.get("ask"),
-            store=self._store,
-        )
         engine: Engine | None = None
         listeners = Listeners()
         if self._serving:
@@ -204,9 +193,18 @@ class AgentPool(Generic[TDeps]):
             self._stack.push_async_callback(engine.stop, 0)
             await engine.open()
             self._store.use(engine)
-        bounds = bounded(self.manifest, services.clock, engine, self._given)
-        services = replace(services, bounds=await self._stack.enter_async_context(bounds))
-        self._bounds = services.bounds
+        self._bounds = await self._stack.enter_async_context(bounded(self.manifest, engine, self._given))
+        services = Services(
+            folder=self.manifest.folder,
+            around_model=around_model,
+            ask=self._graph.ask,
+            read_resource=self._graph.read_resource,
+            bounds=self._bounds,
+            providers=self._graph.providers,
+            approve=self._attending.get("approve"),
+            person=self._attending.get("ask"),
+            store=self._store,
+        )
         for name, config in self.manifest.mcp_servers.items():
             self._graph.providers[name] = plugins.create("mcp_servers", config, services, name)
         build_nodes(

@@ -9,16 +9,16 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from llmling.manifest.agents import TeamConfig
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.models import ModelConfig
 from llmling.manifest.root import Manifest
+from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig
 from llmling.models.prices import unpriced
 from llmling.protocols import Engine
 from llmling.runtime.agent import Agent
 from llmling.runtime.budget import Budget, unknown_price
-from llmling.runtime.clock import Clock
+from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 from llmling.runtime.gate import Bounds, Limits, agent_budget, model_limits
 from llmling.server.metrics import Sample
 from llmling.wiring import open_engine
@@ -49,7 +49,7 @@ def budgets(manifest: Manifest) -> list[Budget]:
 
 @asynccontextmanager
 async def bounded(
-    manifest: Manifest, clock: Clock, engine: Engine | None, agents: Mapping[str, Agent[Any]]
+    manifest: Manifest, engine: Engine | None, agents: Mapping[str, Agent[Any]], clock: Clock = SYSTEM_CLOCK
 ) -> AsyncGenerator[Bounds]:
     """Give what bounds the model requests of a pool; what its budgets spend is kept by its engine.
 
@@ -66,7 +66,7 @@ async def bounded(
             stack.push_async_callback(engine.stop, 0)
             await engine.open()
         limits = manifest.limits
-        models = [agents[name].parts.model_config if name in agents else a.model for name, a in manifest.agents.items()]
+        models = [agents[name].parts.model_config if name in agents else model for name, model in _models(manifest)]
         own = [agent_budget(name, config) for name, agent in agents.items() if (config := agent.config.budget)]
         bounds = Bounds(
             clock,
@@ -94,7 +94,10 @@ def budget_samples(bounds: Bounds) -> Iterator[Sample]:
 def unpriced_models(
     manifest: Manifest, model: str | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Yield agents whose money is bounded while nobody knows what their model costs, and what to do about it."""
+    """Yield agents, and teams that ask a model, whose money is bounded while nobody knows what that model costs.
+
+    Beside the name is what to do about it.
+    """
     env = os.environ if env is None else env
     bounded = budgets(manifest)
     reached = {
@@ -102,7 +105,7 @@ def unpriced_models(
         for name, node in manifest.nodes.items()
         for trigger in node.triggers
     }
-    for name, agent in manifest.agents.items():
+    for name, written in _models(manifest):
         money = [
             (budget, key)
             for budget in bounded
@@ -110,9 +113,18 @@ def unpriced_models(
             if key.startswith("usd")
             and (budget.key in {"pool", f"agent {name}"} or name in reached.get(budget.key, ()))
         ]
-        config = agent.model if model is None else _model_config.validate_python(model)
+        config = written if model is None else _model_config.validate_python(model)
         for each in unpriced(config, env) if money else ():
-            yield name, f"agent {name!r}: {unknown_price(each, *money[0])}"
+            who = "team" if name in manifest.teams else "agent"
+            yield name, f"{who} {name!r}: {unknown_price(each, *money[0])}"
+
+
+def _models(manifest: Manifest) -> Iterator[tuple[str, Any]]:
+    for name, agent in manifest.agents.items():
+        yield name, agent.model
+    for name, team in manifest.teams.items():
+        if team.model is not None:
+            yield name, team.model
 
 
 def _reached(manifest: Manifest, start: str) -> set[str]:
@@ -127,7 +139,7 @@ def _reached(manifest: Manifest, start: str) -> set[str]:
         found.add(name)
         todo.extend(edge.to for edge in node.connections)
         if isinstance(node, TeamConfig):
-            todo.extend(node.members)
+            todo.extend(node.names)
         else:
             todo.extend(tool.name for tool in node.tools if isinstance(tool, AgentToolConfig))
     return found

@@ -12,6 +12,7 @@ from llmling.protocols import Model, RetryPolicy, Step
 from llmling.runtime.callables import call_user
 from llmling.runtime.clock import Clock
 from llmling.runtime.context import RunContext
+from llmling.runtime.gate import Gate
 from llmling.runtime.node import Node
 from llmling.runtime.output import OutputType, output_type
 from llmling.runtime.profile import Profile
@@ -120,7 +121,9 @@ class _Member(OutputType):
 class ByModel:
     """Whom a model names that reads the members' descriptions; it is asked again once when it names nobody."""
 
-    def __init__(self, team: str, model: Model, members: Sequence[Node], instructions: str, clock: Clock) -> None:
+    def __init__(
+        self, team: str, model: Model, members: Sequence[Node], instructions: str, clock: Clock, gate: Gate | None
+    ) -> None:
         self.model = model
         self._team = team
         self._members = members
@@ -135,7 +138,9 @@ class ByModel:
             }
         )
         self._output = _Member(shape.schema, shape.check, names)
-        self._profile = Profile(team, model, retries=RetryPolicy(attempts=2), output=self._output, clock=clock)
+        self._profile = Profile(
+            team, model, retries=RetryPolicy(attempts=2), output=self._output, gate=gate, clock=clock
+        )
 
     async def pick(self, message: Message, context: RunContext) -> Picked:
         """Return who answers.

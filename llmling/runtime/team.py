@@ -22,10 +22,11 @@ from llmling.messages import Message, RunResult, Usage
 from llmling.protocols import Model
 from llmling.runtime.attempt import Attempt, attempt, gathered
 from llmling.runtime.context import RunContext
+from llmling.runtime.gate import Bounds, model_limits
 from llmling.runtime.items import check_count, items, text_of, title_of
 from llmling.runtime.node import Node, Target, as_node
 from llmling.runtime.output import dump
-from llmling.runtime.parts import Choosing, live_model, notice_of
+from llmling.runtime.parts import Choosing, live_model, model_config, notice_of
 from llmling.runtime.pick import ByCallable, ByCondition, ByModel, Picker
 from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
@@ -137,7 +138,9 @@ class Team(Member):
         else:
             chosen = model if model is not None else config.model or AutoModelConfig()
             self.model = live_model(chosen, replace(services, agent=name))
-            self._picker = ByModel(name, self.model, self.members, config.instructions, services.clock)
+            bounds = services.bounds or Bounds(services.clock, models=model_limits([model_config(chosen)]))
+            gate = bounds.gate(name)
+            self._picker = ByModel(name, self.model, self.members, config.instructions, services.clock, gate)
 
     @property
     def home(self) -> asyncio.AbstractEventLoop | None:

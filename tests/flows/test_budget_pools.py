@@ -102,6 +102,31 @@ async def test_agents_as_tools_and_members_count_for_the_event_and_for_themselve
             await pool.get_agent("boss").run("x")
 
 
+async def test_a_team_that_picks_counts_for_pool_and_trigger() -> None:
+    def answer(request: Request) -> Reply:
+        return Reply('{"member": "a"}' if request.body["model"] == "picker" else "done")
+
+    async with LLMServer(answer) as server:
+        model = {"type": "litellm", "name": "openai/picker", "api_base": server.openai_url, "api_key": "k"}
+        manifest: dict[str, Any] = {
+            "engine": {"type": "memory"},
+            "agents": {"a": {"model": {**model, "name": "openai/a"}}, "b": {}},
+            "teams": {
+                "desk": {
+                    "mode": "pick",
+                    "members": ["a", "b"],
+                    "model": model,
+                    "triggers": [{"type": "webhook", "name": "hook", "budget": {"requests_per_day": 3}}],
+                }
+            },
+        }
+        async with AgentPool[None](manifest, triggers=False) as pool:
+            await pool.get_team("desk").run("x", event=HOOK)
+            with pytest.raises(BudgetExceeded, match="trigger 'hook' is spent: 3 of 3"):
+                await pool.get_team("desk").run("x", event=HOOK)
+    assert [request.body["model"] for request in server.requests] == ["picker", "a", "picker"]
+
+
 MANIFEST = """
 server: false
 agents:
