@@ -131,14 +131,18 @@ class Door:
             waiter: Waiter | None = None
             with self._lock:
                 try:
-                    blocking, wait_s = self._blocking(bounds, turn)
+                    blocking, wait_s = _blocking(bounds, queue_up=turn is None)
                     if blocking is None:
                         for bound in bounds:
                             bound.take(claim)
                         return
                     if wait_s == math.inf:
                         waiter = Waiter()
-                        blocking.waiting.append(waiter)
+                        if blocking is turn:
+                            # It had its turn and came too late: it is the next one again.
+                            blocking.waiting.appendleft(waiter)
+                        else:
+                            blocking.waiting.append(waiter)
                 finally:
                     # Whoever was woken passes the turn on, whatever became of it: there may be room for more.
                     if turn is not None:
@@ -166,16 +170,19 @@ class Door:
                 bound.give(claim)
                 _wake_next(bound)
 
-    def _blocking(self, bounds: Sequence[Bound], turn: Bound | None) -> tuple[Bound | None, float]:
-        longest: Bound | None = None
-        longest_s = 0.0
-        for bound in bounds:
-            wait_s = bound.wait_s()
-            if bound.waiting and bound is not turn:
-                wait_s = math.inf
-            if wait_s > longest_s:
-                longest, longest_s = bound, wait_s
-        return longest, longest_s
+
+def _blocking(bounds: Sequence[Bound], *, queue_up: bool) -> tuple[Bound | None, float]:
+    """Return the bound that has to be waited for longest; a newcomer also goes behind those who wait already.
+
+    Not so somebody who was woken: two who wait for two bounds each could send one another away for ever.
+    """
+    longest: Bound | None = None
+    longest_s = 0.0
+    for bound in bounds:
+        wait_s = math.inf if queue_up and bound.waiting else bound.wait_s()
+        if wait_s > longest_s:
+            longest, longest_s = bound, wait_s
+    return longest, longest_s
 
 
 def _wake_next(bound: Bound) -> None:

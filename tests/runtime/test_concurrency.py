@@ -16,14 +16,17 @@ from serving import until
 from llmling import Agent, AgentPool
 from llmling.errors import ModelError, SyncInAsyncError
 from llmling.manifest.agents import AgentConfig
+from llmling.manifest.budgets import BudgetConfig
 from llmling.messages import Message, ToolCallPart
 from llmling.protocols import ModelRequest
 from llmling.runtime.batch import Progress
 from llmling.runtime.clock import SYSTEM_CLOCK
-from llmling.runtime.gate import Bounds, Limits
+from llmling.runtime.gate import Bounds, Limits, agent_budget
 from llmling.runtime.services import Services
 from llmling.runtime.threads import LIMIT
 from llmling.testing import FakeClock, ScriptedModel
+
+LARGE = BudgetConfig(requests_per_day=1_000_000)
 
 
 def served(server: LLMServer, name: str = "openai/mine", **more: Any) -> dict[str, Any]:
@@ -136,6 +139,21 @@ async def test_a_pool_bounds_all_its_agents_and_serves_them_in_their_order() -> 
         await asyncio.gather(*batches)
     assert crowd.most["all"] == 4
     assert crowd.asked == 600
+
+
+async def test_those_who_wait_for_several_limits_do_not_send_one_another_away() -> None:
+    crowd = Crowd()
+    crowd.open.set()
+    limits = {"one": Limits(at_once=2), "two": Limits(at_once=3)}
+    bounds = Bounds(SYSTEM_CLOCK, pool=Limits(at_once=4), models=limits, budgets=[agent_budget("a", LARGE)])
+    agents = [Agent("a", model=crowd.of(name)) for name in ("one", "two", "two", "free")]
+    for agent in agents:
+        agent.share(bounds)
+    results = await asyncio.gather(*(agent.run_many(["x"] * 100) for agent in agents))
+    assert sum(len(batch) for batch in results) == crowd.asked == 400
+    assert crowd.most["one"] <= 2
+    assert crowd.most["two"] <= 3
+    assert crowd.most["all"] <= 4
 
 
 async def test_cancelling_those_who_wait_costs_nobody_a_turn() -> None:
