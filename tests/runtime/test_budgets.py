@@ -185,7 +185,7 @@ async def test_an_answer_that_is_cut_off_counts_as_reserved() -> None:
             await agent.run("hello")
         server.replies += [Reply(hang=True)]
         run = asyncio.create_task(agent.run("hello"))
-        await server.wait_for_requests(2)
+        await server.wait_for_requests(2, 60)
         run.cancel()
         await asyncio.wait({run})
         with pytest.raises(BudgetExceeded, match=r"0\.02 of 0\.015 USD"):

@@ -262,7 +262,7 @@ async def test_cancelling_a_batch_hangs_up_and_leaves_no_task() -> None:
         agent = Agent("a", model=served(server))
         before = asyncio.all_tasks()
         batch = asyncio.create_task(agent.run_many(["x"] * 5, max_concurrency=3))
-        await server.wait_for_requests(3)
+        await server.wait_for_requests(3, 60)
         batch.cancel()
         await asyncio.wait({batch})
         assert batch.cancelled()
