@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, cast
 
 from llmling.manifest.models import Price
 from llmling.messages import Message, TextPart, ToolCallPart
@@ -14,15 +14,6 @@ from llmling.protocols import Model, ModelRequest, ModelResponse
 # A token is rarely less than three bytes of UTF-8, in any language; what a provider adds comes on top.
 _BYTES_PER_TOKEN = 3
 _PER_MESSAGE, _PER_REQUEST = 8, 16
-
-
-@runtime_checkable
-class Priced(Protocol):
-    """A model that can say what it costs before it is asked."""
-
-    async def price(self) -> Price | None:
-        """Return what it costs, or None when nobody has said so."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -99,9 +90,18 @@ def cost_usd(price: Price, input_tokens: float, output_tokens: float) -> float:
     return (input_tokens * price.input_per_mtok + output_tokens * price.output_per_mtok) / 1e6
 
 
+def is_priced(model: Model) -> bool:
+    """Whether a model can say what it costs before it is asked, by an `async def price() -> Price | None`."""
+    # Not by a protocol: a model that stands in front of another one passes on what that one has.
+    return callable(getattr(model, "price", None))
+
+
 async def price_of(model: Model) -> Price | None:
-    """Return what a model says it costs; None also of a model that cannot say."""
-    return await model.price() if isinstance(model, Priced) else None
+    """Return what a model says it costs; None when nobody has told it, or when it cannot say."""
+    if not is_priced(model):
+        return None
+    price: Price | None = await cast("Any", model).price()
+    return price
 
 
 def _most_output_tokens(settings: Mapping[str, Any]) -> int | None:

@@ -17,7 +17,7 @@ from llmling.manifest.models import FallbackModelConfig, LiteLLMModelConfig
 from llmling.protocols import Model, ModelRequest, ModelResponse, Store
 from llmling.runtime.bounds import Bound, Door, Places, RateLimit
 from llmling.runtime.budget import Account, Accounts, Budget, unknown_price
-from llmling.runtime.claims import Claim, Priced, Seen, claim_of, price_of, spent_by
+from llmling.runtime.claims import Claim, Seen, claim_of, is_priced, price_of, spent_by
 from llmling.runtime.clock import Clock
 
 logger = logging.getLogger("llmling.budget")
@@ -143,7 +143,7 @@ class Gate:
         """
         if all(account.unit == "requests" for account in accounts):
             return Claim({"requests": 1})
-        seen, priced = self.shared.seen(self.agent, model), isinstance(model, Priced)
+        seen, priced = self.shared.seen(self.agent, model), is_priced(model)
         price = await price_of(model)
         if price is None and (priced or seen.silent):
             for account in accounts:
