@@ -275,10 +275,7 @@ class Store(Protocol):
         ...
 
     async def swap(self, space: str, key: str, old: Any, new: Any) -> bool:
-        """Set a value if it is `old` right now, and return whether it was; None stands for no value.
-
-        Two that swap the same value at once, also in two processes: one of them gets True.
-        """
+        """Set a value if it is `old`, for one of those who try at once; return whether it was. None is no value."""
         ...
 
     async def items(self, space: str) -> dict[str, Any]:
@@ -370,10 +367,7 @@ class Engine(Protocol):
         ...
 
     async def wait_answer(self, event_id: str, timeout_s: float | None = None) -> EventRecord | None:
-        """Return the event once its first delivery is settled, whatever its successors do; None after `timeout_s`.
-
-        An event that is done or dead returns at once, an unknown one is None at once.
-        """
+        """Return the event once its first delivery is settled, whatever its successors do; None after `timeout_s`."""
         ...
 
     async def retry(self, event_id: str) -> int:
