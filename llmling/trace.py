@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from llmling.runtime.stream import RunEvent, RunEventType
 
 _ENDS: frozenset[RunEventType] = frozenset({"run_completed", "run_failed", "run_waiting"})
 _ANSWERS = frozenset({"reply", "final"})
+# What of a step's key is its run's own; before it stands the run's place, such as "0.0/", "0:member/" or "<path>: ".
+_OWN = re.compile(r"(?:\d+(?:\.\d+)?:[\w:]+|\w+:\d+)$")
 
 
 def trace_of(record: EventRecord) -> list[RunEvent]:
@@ -36,7 +39,7 @@ class _Reading:
 
     def events(self) -> Iterator[RunEvent]:
         for step in self._delivery.steps:
-            scope = step.key.rpartition("/")[0]
+            scope = _OWN.sub("", step.key)
             if "began" in step.data:
                 yield from self._said(step.data["began"], scope)
             match step.kind:
@@ -54,7 +57,8 @@ class _Reading:
         type_, run, message = said["type"], said["run"], said["message"]
         self._agents[run] = said["agent"]
         if type_ == "run_started":
-            yield from self._killed([other for other, place in self._open.items() if _within(place, scope)], said)
+            # What was going on at this place before, or inside of it, cannot be going on any more.
+            yield from self._killed([other for other, place in self._open.items() if place.startswith(scope)], said)
             self._open[run] = scope
             self._began[run] = said["time"]
         elif type_ in _ENDS:
@@ -67,7 +71,7 @@ class _Reading:
         response = self._last[scope] = ModelResponse.from_dict(step.data)
         if "run" not in step.data:
             return
-        number, _, purpose = step.key.rpartition("/")[2].partition(":")
+        number, _, purpose = step.key.removeprefix(scope).partition(":")
         iteration = int(number)
         facts = {"iteration": iteration, "model": response.model, "cost_usd": response.cost_usd}
         usage = {"input_tokens": response.usage.input_tokens, "output_tokens": response.usage.output_tokens}
@@ -117,8 +121,3 @@ class _Reading:
         time = dt.datetime.fromtimestamp(data["time"], dt.UTC)
         agent = self._agents.get(data["run"], self._delivery.agent)
         return RunEvent(type_, data["run"], agent, message, {**facts, "delivery": self._delivery.id}, None, time)
-
-
-def _within(place: str, scope: str) -> bool:
-    """Tell whether a run at `place` cannot be going on when one begins at `scope`."""
-    return place == scope or place.startswith(f"{scope}/" if scope else "")

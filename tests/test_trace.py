@@ -12,7 +12,7 @@ from llmling.trace import trace_of
 
 def said(run: str, type_: str, time: float, scope: str = "", agent: str = "a") -> Step:
     data: dict[str, Any] = {"type": type_, "agent": agent, "message": "", "data": {}, "run": run, "time": time}
-    return Step(f"{scope}{run}:{type_}", "event", data)
+    return Step(f"{scope}{run}:0", "event", data)
 
 
 def reply(run: str, time: float, text: str, scope: str = "", number: int = 0) -> Step:
@@ -66,6 +66,17 @@ def test_members_of_a_team_run_side_by_side() -> None:
     assert [event for event in told(steps) if event[1] == "run_completed"] == [
         ("2", "run_completed", "B"),
         ("1", "run_completed", "A"),
+    ]
+
+
+def test_agents_from_outside_the_manifest_run_behind_the_one_before() -> None:
+    steps = [said("1", "run_started", 1), reply("1", 2, "A")]
+    for run, place in (("2", "e/a/b: "), ("3", "e/a/c: ")):
+        steps += [said(run, "run_started", 3, place, place[-3]), reply(run, 4, place[-3].upper(), place)]
+    assert [event for event in told(steps) if event[1] == "run_completed"] == [
+        ("1", "run_completed", "A"),
+        ("2", "run_completed", "B"),
+        ("3", "run_completed", "C"),
     ]
 
 
