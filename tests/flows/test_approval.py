@@ -281,6 +281,21 @@ async def test_a_person_in_a_team(tmp_path: Path) -> None:
     assert record.deliveries[-1].content == "## critic\n\nI do not mind.\n\n## boss\n\nBuy it."
 
 
+async def test_a_person_picks_who_answers(tmp_path: Path) -> None:
+    office = people(tmp_path, connections="choice")
+    manifest = office.path.read_text() + "  choice: {mode: pick, model: human, members: [critic, printer]}\n"
+    office.path.write_text(manifest)
+    async with office.open() as pool:
+        event_id = await office.post()
+        record = await office.next("waiting")
+        assert "question to 'choice': " in (record.error or "")
+        with pytest.raises(OutputError):
+            await pool.decide(event_id, Decision(answer='{"member": "boss"}'))
+        await pool.decide(event_id, Decision(answer='{"member": "critic"}'))
+        record = await office.next("done")
+    assert record.deliveries[-1].content == "I do not mind."
+
+
 async def test_an_answer_must_have_the_shape_of_the_output(tmp_path: Path) -> None:
     shape = "{type: object, properties: {buy: {type: boolean}}, required: [buy]}"
     office = people(tmp_path, connections="boss", output=shape)

@@ -172,6 +172,13 @@ agents:
     assert [run.agent for run in desk.runs] == ["b", "a"]
 
 
+def test_what_is_misspelt_is_refused() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'aprove'"):
+        AgentPool({"agents": {}}, aprove=print)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match="'aprove'; did you mean 'approve'"):
+        Agent("a", aprove=print)  # pyright: ignore[reportCallIssue]
+
+
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ManifestError, match="always"):
         Agent("a", model="demo", approval="sometimes")  # pyright: ignore[reportArgumentType]
