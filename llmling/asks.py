@@ -81,6 +81,11 @@ class Decision:
         return Step(decision_key(key), "decision", asdict(self))
 
 
+def place(delivery_id: str, ask: Ask) -> str:
+    """Return what tells this ask from every other one of its event."""
+    return f"{delivery_id} {ask.key}"
+
+
 def ask_key(key: str) -> str:
     """Return the key of the step that records an ask."""
     return key + _ASKED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmling.asks import Ask, Decision, open_asks
+from llmling.asks import Ask, Decision, open_asks, place
 from llmling.protocols import Engine
 from llmling.runtime.output import output_type
 
@@ -22,9 +22,12 @@ async def decide(engine: Engine, event_id: str, decision: Decision) -> tuple[Ask
     if record is None:
         raise LookupError(f"no event {event_id!r}; `llmling events list` shows those there are")
     waiting = (delivery for delivery in record.deliveries if delivery.status == "waiting")
-    asks = next((asks for delivery in waiting if (asks := decision.settles(open_asks(delivery.steps)))), ())
+    found = ((delivery.id, decision.settles(open_asks(delivery.steps))) for delivery in waiting)
+    delivery_id, asks = next(((delivery_id, asks) for delivery_id, asks in found if asks), ("", ()))
     if decision.answer is not None:
         for ask in asks:
             if ask.output_schema is not None:
                 output_type(ask.output_schema).parse(decision.answer)
-    return asks if asks and await engine.decide(event_id, decision) else ()
+    # What has come to be asked since then is not what this decision is about.
+    seen = {place(delivery_id, ask) for ask in asks}
+    return asks if asks and await engine.decide(event_id, decision, seen=seen) else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -378,10 +378,11 @@ class Engine(Protocol):
         """Settle the open deliveries of an event as dead, or forget an event that is settled; return how many."""
         ...
 
-    async def decide(self, event_id: str, decision: Decision) -> int:
+    async def decide(self, event_id: str, decision: Decision, *, seen: Collection[str] | None = None) -> int:
         """Settle what the first waiting delivery asks that such a decision answers; it goes on from its steps.
 
-        Returns how many asks that were. Works also in a process that does not serve.
+        With `seen`, the places (`asks.place`) a person was shown, nothing else is settled. Returns how many asks that
+        were. Works also in a process that does not serve.
         """
         ...
 

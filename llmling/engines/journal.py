@@ -7,7 +7,7 @@ import functools
 import logging
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from llmling.engines import operator, queries, records, upkeep
@@ -350,13 +350,13 @@ class JournalEngine(ABC):
         """
         return await self._operate(functools.partial(operator.drop, event_id=event_id))
 
-    async def decide(self, event_id: str, decision: Decision) -> int:
+    async def decide(self, event_id: str, decision: Decision, *, seen: Collection[str] | None = None) -> int:
         """Settle what the first waiting delivery asks that such a decision answers; return how many asks that were.
 
         Raises:
             EngineError: The journal cannot be written.
         """
-        return await self._operate(functools.partial(operator.decide, event_id=event_id, decision=decision))
+        return await self._operate(functools.partial(operator.decide, event_id=event_id, decision=decision, seen=seen))
 
     async def _operate(self, operation: Callable[..., Change]) -> int:
         now = self._clock.now().timestamp()

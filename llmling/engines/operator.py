@@ -6,8 +6,9 @@ Like those of the ledger, all are operations of the writer.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 
-from llmling.asks import Decision, open_asks
+from llmling.asks import Decision, open_asks, place
 from llmling.engines import records
 from llmling.engines.ledger import Ledger, record, steps_of
 from llmling.engines.records import Change
@@ -68,7 +69,14 @@ def drop(connection: sqlite3.Connection, ledger: Ledger, event_id: str, now: flo
     return change
 
 
-def decide(connection: sqlite3.Connection, ledger: Ledger, event_id: str, decision: Decision, now: float) -> Change:
+def decide(
+    connection: sqlite3.Connection,
+    ledger: Ledger,
+    event_id: str,
+    decision: Decision,
+    seen: Collection[str] | None,
+    now: float,
+) -> Change:
     """Settle what the first waiting delivery asks that such a decision answers; `count` says how many asks."""
     change = Change()
     rows = connection.execute(
@@ -76,7 +84,7 @@ def decide(connection: sqlite3.Connection, ledger: Ledger, event_id: str, decisi
     ).fetchall()
     for delivery_id, agent in rows:
         asks = decision.settles(open_asks(steps_of(connection, delivery_id)))
-        if not asks:
+        if not asks or (seen is not None and any(place(delivery_id, ask) not in seen for ask in asks)):
             continue
         for ask in asks:
             step = decision.step(ask.key)

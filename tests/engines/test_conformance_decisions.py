@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engine_world import World, to, until
 
-from llmling.asks import Ask, Decision, decision_key, decision_of
+from llmling.asks import Ask, Decision, decision_key, decision_of, place
 from llmling.protocols import Dead, Done, EventRecord, Settlement, Step, Waiting, Work
 
 CALLS = (Ask("0.0", "a", 'send({"to": "ada"})', "send"), Ask("0.1", "a", "wipe({})", "wipe"))
@@ -105,6 +105,19 @@ async def test_of_two_decisions_the_first_counts(world: World) -> None:
     assert counts == [1, 0]
     await world.finished(receipt.event_id)
     assert asking.decisions == [Decision(approved=False)]
+
+
+async def test_what_was_not_seen_is_not_settled(world: World) -> None:
+    world.answers["a"] = Asking(*CALLS)
+    await world.start()
+    receipt = await world.accept()
+    record = await waits(world, receipt.event_id)
+    (delivery,) = record.deliveries
+    seen = [place(delivery.id, ask) for ask in CALLS]
+    for wrong in ([], seen[:1], ["other 0.0", "other 0.1"]):
+        assert await world.engine.decide(receipt.event_id, Decision(), seen=wrong) == 0
+    assert await world.engine.decide(receipt.event_id, Decision(), seen=seen) == 2
+    await world.finished(receipt.event_id)
 
 
 @pytest.mark.parametrize("settlement", [Done("fine"), Dead("too bad"), Waiting("was in flight")])
