@@ -263,11 +263,7 @@ class Store(Protocol):
     async def add(
         self, space: str, deltas: Mapping[str, float], *, below: Mapping[str, float] | None = None
     ) -> tuple[bool, dict[str, float]]:
-        """Add to numbers in one commit; one that is not there yet is 0.
-
-        With `below` nothing is added unless each number in it is below its bound. Returns whether it was added, and
-        the numbers of `deltas` as they are then.
-        """
+        """Add to numbers, 0 at first, if each in `below` is below its bound; return whether, and the numbers then."""
         ...
 
     async def remove(self, space: str, keys: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ class HumanModel:
     """
 
     name = "human"
+    unbounded = True  # no budget and no limit of requests counts a person
 
     def __init__(self, ask: AskPerson | None = None) -> None:
         self._ask = ask

@@ -132,7 +132,7 @@ class _Tries:
     async def entered(self, request: ModelRequest) -> AsyncGenerator[Entry | None]:
         """Wait until the try may be made, and tell what became of it; None where nothing bounds it."""
         passing = current_pass.get()
-        if passing is None or self._asks_others:
+        if passing is None or self._asks_others or getattr(self._model, "unbounded", False):
             yield None
             return
         entry = passing.gate.entry(self._model, request, passing.event)

@@ -255,6 +255,11 @@ async def test_models_that_ask_nobody_are_free(model: str, tmp_path: Path) -> No
     assert await outcomes(agent, 5) == ["RunResult"] * 5
 
 
+async def test_a_person_who_answers_is_no_provider() -> None:
+    agent = Agent("boss", model="human", ask=lambda question, run: "yes", budget={"requests_per_day": 1})
+    assert await outcomes(agent, 3) == ["RunResult"] * 3
+
+
 async def test_local_models_are_free_and_known_ones_have_their_price(monkeypatch: pytest.MonkeyPatch) -> None:
     async with LLMServer(lambda request: Reply("x", input_tokens=100_000, output_tokens=100_000)) as server:
         monkeypatch.setenv("OLLAMA_API_BASE", server.url)
