@@ -204,6 +204,7 @@ class AgentPool(Generic[TDeps]):
             approve=self._attending.get("approve"),
             person=self._attending.get("ask"),
             store=self._store,
+            tools=self.manifest.tools,
         )
         for name, config in self.manifest.mcp_servers.items():
             self._graph.providers[name] = plugins.create("mcp_servers", config, services, name)

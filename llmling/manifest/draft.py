@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llmling.manifest.models import ModelConfig
 from llmling.manifest.nodes import Loc, ScalarNode, find
@@ -21,6 +22,8 @@ class Draft:
     where: Callable[[Loc], str]
     shown: str = ""
     """The manifest's folder as problems show it."""
+    tools: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What stands for the paths of function tools."""
     max_hops: int = 10
     hops_chosen: bool = False
     """Whether the manifest says itself how long a way may be."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from llmling.errors import Problem
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.checks import check_draft
@@ -21,7 +22,7 @@ from llmling.manifest.keys import HINTS
 from llmling.manifest.merge import Agents, Files
 from llmling.manifest.nodes import Entry, Loc, MappingNode, ScalarNode, SequenceNode, find, followed, from_python
 from llmling.manifest.pool import EngineConfig, PoolLimitsConfig, ServerEntry
-from llmling.manifest.problems import Place, Report, Source, nearest
+from llmling.manifest.problems import Place, Report, Source, label, nearest
 from llmling.manifest.shape import Part, Shapes
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import McpServerConfig
@@ -55,6 +56,24 @@ class Found:
             return str(self.path or self.folder)
         return str(find(self.root, loc).key_place)
 
+    def written(self, loc: Loc) -> str | None:
+        """Return a text as it was written, if variables were filled into it."""
+        found = find(self.root, loc) if self.root is not None else None
+        if found is None or found.rest or not isinstance(found.node, ScalarNode) or not found.node.variables:
+            return None
+        return found.node.text
+
+    def problem(self, loc: Loc, code: str, message: str) -> Problem:
+        """Return a problem of the nearest existing key, for what is only found out later."""
+        report = Report()
+        report.secrets = self.report.secrets
+        found = find(self.root, loc) if self.root is not None else None
+        place = found.key_place if found else Place(Source(str(self.path or self.folder)))
+        # A mapping built in Python has no lines; its keys say where it is.
+        where = "" if found and found.node.start else f"({label(loc)})" if loc else ""
+        report.add(place, code, message, where=where)
+        return report.problems()[0]
+
 
 @functools.cache
 def _adapter(section: str) -> TypeAdapter[Any]:
@@ -62,11 +81,16 @@ def _adapter(section: str) -> TypeAdapter[Any]:
 
 
 def read(
-    source: str | Path | Mapping[str, Any], env: Mapping[str, str] | None = None, *, one_agent: bool = False
+    source: str | Path | Mapping[str, Any],
+    env: Mapping[str, str] | None = None,
+    *,
+    one_agent: bool = False,
+    tools: Mapping[str, Any] | None = None,
 ) -> Found:
     """Read a manifest and check everything that can be checked without a network.
 
     Never raises for bad content: the report has it all. With `one_agent` the root holds the keys of one agent.
+    `tools` stand for the paths of function tools, which are then not imported.
     """
     report = Report()
     values = Values(os.environ if env is None else env, report)
@@ -80,7 +104,7 @@ def read(
         if one_agent:
             stem = found.path.stem if found.path is not None else ""
             found.root, hidden = _as_pool(found.root, report, values, stem), 2
-        _Reading(found, values, Shapes(report, values, hidden)).run()
+        _Reading(found, values, Shapes(report, values, hidden), tools or {}).run()
     return found
 
 
@@ -124,7 +148,7 @@ def _as_pool(root: MappingNode, report: Report, values: Values, stem: str) -> Ma
 class _Reading:
     """Takes the root apart, section by section."""
 
-    def __init__(self, found: Found, values: Values, shapes: Shapes) -> None:
+    def __init__(self, found: Found, values: Values, shapes: Shapes, tools: Mapping[str, Any]) -> None:
         assert found.root is not None  # noqa: S101
         self._found = found
         self._root: MappingNode = found.root
@@ -132,7 +156,7 @@ class _Reading:
         self._values = values
         self._shapes = shapes
         shown = os.path.dirname(found.root.source.name)  # noqa: PTH120
-        self._draft = Draft(found.folder, found.report, shapes.where, shown)
+        self._draft = Draft(found.folder, found.report, shapes.where, shown, tools)
 
     def run(self) -> None:
         """Validate every section, check what refers to what, and keep the valid parts."""

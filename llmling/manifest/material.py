@@ -34,7 +34,7 @@ def check_material(draft: Draft) -> None:
         path = draft.engine.config.path
         if (draft.folder / path).is_dir():
             draft.problem(draft.engine, ("path",), "LL310", f'"{path}" is a folder; name a file in it')
-    objects: dict[str, Any] = {}
+    objects: dict[str, Any] = dict(draft.tools)
     scripts: set[tuple[str, str]] = set()
     for _, part in draft.nodes():
         for loc, path, shape in _named(part):

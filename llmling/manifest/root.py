@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from llmling.errors import ManifestError, Problem
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.base import Config, Named
 from llmling.manifest.budgets import BudgetConfig
-from llmling.manifest.load import read
+from llmling.manifest.load import Found, read
 from llmling.manifest.nodes import Loc
 from llmling.manifest.pool import (
     EngineConfig,
@@ -22,6 +22,7 @@ from llmling.manifest.pool import (
     ServerEntry,
     SqliteEngineConfig,
 )
+from llmling.manifest.problems import label
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import McpServerConfig
 
@@ -66,20 +67,27 @@ class Manifest(Config):
     teams: Named[TeamConfig] = Field(default={})
     """Teams by name."""
 
+    _found: Found | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
-    _path: Path | None = PrivateAttr(default=None)
-    _locate: Callable[[Loc], str] | None = PrivateAttr(default=None)
+    _tools: Mapping[str, Any] = PrivateAttr(default={})
 
     @classmethod
-    def load(cls, source: str | Path | Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> Manifest:
+    def load(
+        cls,
+        source: str | Path | Mapping[str, Any],
+        *,
+        env: Mapping[str, str] | None = None,
+        tools: Mapping[str, Any] | None = None,
+    ) -> Manifest:
         """Read a manifest from a file, or from a mapping built in Python.
 
-        `env` is where `${VAR}` is looked up; absent: the environment of the process.
+        `env` is where `${VAR}` is looked up; absent: the environment of the process. `tools` are callables that
+        stand for the `module:name` of function tools; they are used as they are instead of being imported.
 
         Raises:
             ManifestError: It cannot be used; the error lists every mistake in all its files.
         """
-        return cls._read(source, env, one_agent=False)
+        return cls._read(source, env, one_agent=False, tools=tools or {})
 
     @classmethod
     def load_agent(cls, source: str | Path | Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> Manifest:
@@ -88,7 +96,14 @@ class Manifest(Config):
         Raises:
             ManifestError: It cannot be used; the error lists every mistake.
         """
-        return cls._read(source, env, one_agent=True)
+        return cls._read(source, env, one_agent=True, tools={})
+
+    @classmethod
+    def of(cls, agents: Mapping[str, AgentConfig], tools: Mapping[str, Any], folder: Path) -> Manifest:
+        """Return a manifest of agents that are valid already; `tools` as for `load`."""
+        self = cls.model_validate({"agents": agents})
+        self._tools, self._folder = tools, folder
+        return self
 
     @classmethod
     def check(cls, source: str | Path | Mapping[str, Any], *, env: Mapping[str, str] | None = None) -> list[Problem]:
@@ -97,12 +112,19 @@ class Manifest(Config):
 
     @classmethod
     def _read(
-        cls, source: str | Path | Mapping[str, Any], env: Mapping[str, str] | None, *, one_agent: bool
+        cls,
+        source: str | Path | Mapping[str, Any],
+        env: Mapping[str, str] | None,
+        *,
+        one_agent: bool,
+        tools: Mapping[str, Any],
     ) -> Manifest:
-        found = read(source, env, one_agent=one_agent)
+        found = read(source, env, one_agent=one_agent, tools=tools)
         if found.report.failed:
             raise ManifestError([problem for problem in found.report.problems() if problem.severity == "error"])
-        return cls.model_validate(found.sections).placed(found.folder, found.path, found.locate)
+        self = cls.model_validate(found.sections)
+        self._found, self._folder, self._tools = found, found.folder, tools
+        return self
 
     @property
     def folder(self) -> Path:
@@ -112,16 +134,31 @@ class Manifest(Config):
     @property
     def path(self) -> Path | None:
         """The manifest's file, or None when it was not read from one."""
-        return self._path
+        return self._found.path if self._found else None
+
+    @property
+    def tools(self) -> Mapping[str, Any]:
+        """Callables that stand for the `module:name` of function tools."""
+        return self._tools
 
     def locate(self, *loc: str | int) -> str:
         """Return `file:line:column` of a key, such as `locate("agents", "analyzer", "model")`, or the keys joined."""
-        return self._locate(loc) if self._locate else ".".join(str(part) for part in loc)
+        return self._found.locate(loc) if self._found else ".".join(str(part) for part in loc)
 
-    def placed(self, folder: Path, path: Path | None, locate: Callable[[Loc], str]) -> Manifest:
-        """Return this manifest, told where it was read from."""
-        self._folder, self._path, self._locate = folder, path, locate
-        return self
+    def written(self, *loc: str | int) -> str | None:
+        """Return the text of a value as it was written, such as `"${KEY}"`, if a variable was filled into it."""
+        return self._found.written(loc) if self._found else None
+
+    @property
+    def filled(self) -> Mapping[str, str]:
+        """Values that came from the environment, each with the `${NAME}` it was written as."""
+        return self._found.report.secrets if self._found else {}
+
+    def problem(self, loc: Loc, code: str, message: str) -> Problem:
+        """Return a problem at the place of a key."""
+        if self._found is None:
+            return Problem("<manifest>", 1, 1, code, f"{message} ({label(loc)})")
+        return self._found.problem(loc, code, message)
 
     @property
     def nodes(self) -> dict[str, AgentConfig | TeamConfig]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ class Services:
     address of an event on the pool's server, None without one. `store` is where the pool keeps what outlives a run;
     None without a pool. `agent` is the one a part belongs to, empty for parts of the pool; `around_model(model, agent)`
     returns what stands in for a model, such as one that also records.
+    `tools` stand for the paths of function tools.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -61,6 +62,7 @@ class Services:
     store: Store | None = None
     providers: dict[str, ToolProvider] = field(default_factory=dict[str, ToolProvider])
     agent: str = ""
+    tools: Mapping[str, Any] = field(default_factory=dict[str, Any])
     around_model: Callable[[Model, str], Model] = _as_it_is
 
     def model(self, config: Any) -> Model:

@@ -183,7 +183,8 @@ def function_tool(config: FunctionToolConfig, services: Services) -> Tool:
     Raises:
         ValueError: It cannot be imported, is not callable, or cannot be described to a model.
     """
-    return describe(config, import_object(config.function, services.folder))
+    given = services.tools.get(config.function)
+    return describe(config, import_object(config.function, services.folder) if given is None else given)
 
 
 def describe(config: FunctionToolConfig, found: Any) -> Tool:
