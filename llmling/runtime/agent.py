@@ -190,6 +190,16 @@ class Agent(Member, Generic[TDeps]):
         gate = bounds.gate(self.name, self.config.limits.requests_per_minute)
         self._profile = replace(self._profile, gate=gate)
 
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest of the file it was read from, or None."""
+        return self._manifest
+
+    @property
+    def output(self) -> Mapping[str, Any] | None:
+        """JSON Schema of its answers, or None when they are text."""
+        return None if self._profile.output is None else self._profile.output.schema
+
     # --- lifetime --------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:

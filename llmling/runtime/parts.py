@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import TypeAdapter
@@ -45,7 +46,10 @@ class Choosing(Protocol):
 
 
 class Parts:
-    """What an agent is made of. `failures` names the parts that did not start, with the reason."""
+    """What an agent is made of. `failures` names the parts that did not start, with the reason.
+
+    `model_config` is what the model was made of, or a model somebody else made.
+    """
 
     def __init__(
         self,
@@ -77,13 +81,18 @@ class Parts:
             f"knowledge[{index}] ({source.type})": plugins.create("knowledge", source, services)
             for index, source in enumerate(config.knowledge)
         }
-        self._prompt = as_prompt(config.instructions if prompt is None else prompt)
+        self.prompt = as_prompt(config.instructions if prompt is None else prompt)
         self._spans: AsyncExitStack | None = None
         self._lifespans: Lifespans | None = None
         self._retry_s: dict[str, float] = {}
         self._services = services
         self.failures: dict[str, str] = {}
         self.seconds: Mapping[str, float] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where its relative paths start."""
+        return self._services.folder
 
     @property
     def _needs_opening(self) -> bool:
@@ -170,7 +179,7 @@ class Parts:
         Raises:
             TemplateFailed: The instructions ask for something that is not there.
         """
-        blocks = [text] if (text := self._prompt.system(self._values(context))) else []
+        blocks = [text] if (text := self.prompt.system(self._values(context))) else []
         token = current_event.set(context.event)
         try:
             texts = await asyncio.gather(*(self._known(name, message.text) for name in self._knowledge))
@@ -187,7 +196,7 @@ class Parts:
         Raises:
             TemplateFailed: The instructions ask for something that is not there.
         """
-        text = self._prompt.user(message.text, self._values(context))
+        text = self.prompt.user(message.text, self._values(context))
         return message if text == message.text else Message(message.role, (TextPart(text),), message.name)
 
     def _values(self, context: RunContext) -> dict[str, Any]:
