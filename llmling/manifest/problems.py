@@ -59,6 +59,14 @@ CODES = {
     # 4xx: safety
     "LL401": "an agent would trigger itself through a file",
     "LL402": "connections form a cycle without a condition",
+    # 6xx: Agent Spec
+    "LL601": "an Agent Spec document is of no known version",
+    "LL602": "there is no such Agent Spec component",
+    "LL603": "Agent Spec and llmling have no common word for it",
+    "LL604": "a reference in an Agent Spec document leads nowhere",
+    "LL605": "a tool of an Agent Spec document was not given",
+    "LL606": "a secret of an Agent Spec document was not given",
+    "LL607": "an Agent Spec flow is no chain",
 }
 """Every code `validate` prints; a code never changes its meaning."""
 
