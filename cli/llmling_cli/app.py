@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 events_app = typer.Typer(help="Events the engine recorded, also while `serve` runs.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
+spec_app = typer.Typer(help="Documents of Oracle Agent Spec.", no_args_is_help=True)
+app.add_typer(spec_app, name="spec")
 
 
 class LogFormat(StrEnum):
@@ -48,6 +50,13 @@ class GraphFormat(StrEnum):
 
     mermaid = "mermaid"
     svg = "svg"
+
+
+class SpecFormat(StrEnum):
+    """How `spec export` writes."""
+
+    json = "json"
+    yaml = "yaml"
 
 
 class Template(StrEnum):
@@ -286,6 +295,32 @@ def events_answer(
     answer = _work("opening").prompt(text, what="answer")
     manifest = _work("opening").open_manifest(file)
     raise typer.Exit(_work("decisions").settle(manifest, "answer", event_id, answer, json=json))
+
+
+@spec_app.command("export")
+def spec_export(
+    file: File,
+    agent: Annotated[
+        str | None, typer.Argument(metavar="AGENT", help="An agent or team; absent: the pool.", show_default=False)
+    ] = None,
+    output: Annotated[SpecFormat, typer.Option("--format", help="How to write.")] = SpecFormat.json,
+) -> None:
+    """Print a pool, or one of its agents or teams, as a document of Agent Spec."""
+    manifest = _work("opening").open_manifest(file)
+    _work("spec").export(manifest, agent, output.value)
+
+
+@spec_app.command("import")
+def spec_import(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A document of Agent Spec, JSON or YAML.", show_default=False)
+    ],
+    tools: Annotated[
+        str | None, typer.Option(metavar="MODULE", help="Python module that has the document's tools, by their names.")
+    ] = None,
+) -> None:
+    """Print a document of Agent Spec as a manifest."""
+    _work("spec").take_in(file, tools)
 
 
 @app.command()
