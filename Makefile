@@ -51,4 +51,5 @@ install = pip() { if [ -x $(BIN)/pip ]; then $(BIN)/python -m pip "$$@"; else $(
 .venv/.installed-test: pyproject.toml | .venv/bin/python
 	@echo "Installing llmling and its test tools into .venv ..."
 	@$(install) --editable '.[test]'
+	@$(install) --target .venv/agentspec --upgrade 'pyagentspec>=26.3.1,<27'
 	@touch .venv/.installed $@

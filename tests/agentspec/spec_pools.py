@@ -1,9 +1,7 @@
-"""Pools to export, a module of tools for them, and what reads the documents: pyagentspec, and nothing of ours."""
+"""Pools to export, a module of tools for them, and what stands in for secrets."""
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -259,8 +257,6 @@ POOLS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
 }
 """By name: the component that comes out, the lowest version that can express it, and the manifest."""
 
-_library: Any = importlib.import_module("pyagentspec.serialization")
-
 
 def write_tools(folder: Path) -> None:
     """Put the module of tools into a folder."""
@@ -290,17 +286,3 @@ def stand_ins(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a value for every secret a document refers to, of the type its field has."""
     kinds: dict[str, Any] = {"env": {"A": "x"}, "sensitive_headers": {"A": "x"}, "args": ["x"]}
     return {name: kinds.get(name.rpartition(".")[2], "x") for name in references(document)}
-
-
-def read_by_pyagentspec(text: str) -> Any:
-    """Return the component pyagentspec makes of a document."""
-    reader = _library.AgentSpecDeserializer()
-    if text.startswith("{"):
-        return reader.from_json(text, components_registry=stand_ins(json.loads(text)))
-    document: dict[str, Any] = importlib.import_module("yaml").safe_load(text)
-    return reader.from_yaml(text, components_registry=stand_ins(document))
-
-
-def written_by_pyagentspec(component: Any) -> dict[str, Any]:
-    """Return the document pyagentspec writes of a component."""
-    return json.loads(_library.AgentSpecSerializer().to_json(component))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import spec_pools
 from spec_pools import ENV, HOOK, KEY, PLAIN, POOLS, TOKEN
+from spec_reader import Read, ReadSpec
 
 from llmling import Agent, AgentPool, Context, Directive, Guidance, Manifest, tool
 from llmling.agentspec import dump, load
@@ -63,13 +64,11 @@ def test_an_agent_has_the_keys_of_agent_spec() -> None:
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("form", ["json", "yaml"])
-def test_pyagentspec_alone_reads_every_document(pool: str, form: Any) -> None:
+def test_pyagentspec_alone_reads_every_document(pool: str, form: Any, read_spec: ReadSpec) -> None:
     kind, version, manifest = POOLS[pool]
     text = dump(Manifest.load(manifest, env=ENV), form)
-    component = spec_pools.read_by_pyagentspec(text)
-    assert type(component).__name__ == kind
     # What pyagentspec writes of it is of the lowest version that can express it.
-    assert spec_pools.written_by_pyagentspec(component)["agentspec_version"] == version
+    assert read_spec(text) == Read(kind, version)
     assert f'"agentspec_version": "{version}"' in text or f"agentspec_version: {version}" in text
 
 
@@ -202,7 +201,7 @@ def test_an_unknown_name_lists_those_there_are() -> None:
         exported("chain", "x")
 
 
-async def test_a_pool_and_agents_built_in_python() -> None:
+async def test_a_pool_and_agents_built_in_python(read_spec: ReadSpec) -> None:
     manifest = Manifest.load({"defaults": {"model": "demo"}, "agents": {"one": {"connections": ["two"]}, "two": {}}})
     async with AgentPool(manifest) as pool:
         assert dump(pool) == dump(manifest)
@@ -223,7 +222,7 @@ async def test_a_pool_and_agents_built_in_python() -> None:
     document = json.loads(text)
     assert [part["name"] for part in document["tools"]] == ["add"]
     assert document["tools"][0]["metadata"] == {}
-    assert type(spec_pools.read_by_pyagentspec(text)).__name__ == "Agent"
+    assert read_spec(text).type == "Agent"
     assert dump(load(text, tools={"add": plus})) == text
 
 

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-import spec_pools
 from llm_server import LLMServer, Reply
+from spec_reader import ReadSpec
 
 from llmling import AgentPool, Event, Manifest
 from llmling.agentspec import dump, load
@@ -76,7 +76,7 @@ def _ref(name: str) -> dict[str, str]:
     return {"$component_ref": name}
 
 
-async def test_each_step_gets_the_answer_of_the_one_before() -> None:
+async def test_each_step_gets_the_answer_of_the_one_before(read_spec: ReadSpec) -> None:
     async with LLMServer() as server:
         flow = FlowDocument(server.openai_url)
         flow.llm("draft", "Write about {{topic}}.", "topic", outputs=("text",))
@@ -84,7 +84,7 @@ async def test_each_step_gets_the_answer_of_the_one_before() -> None:
         flow.go("start", "draft", "polish", "end")
         flow.fill("start", "topic", "draft", "topic")
         flow.fill("draft", "text", "polish", "text")
-        spec_pools.read_by_pyagentspec(str(flow))
+        assert read_spec(str(flow)).type == "Flow"
         server.replies += [Reply("a draft"), Reply("a text")]
         async with AgentPool(load(str(flow))) as pool:
             team = pool.get_team("desk")
@@ -127,7 +127,7 @@ async def test_without_data_edges_names_tell_what_belongs_together() -> None:
         assert server.requests[1].last_text == "Of the sea: a draft"
 
 
-def test_a_flow_comes_back_as_the_flow_it_became() -> None:
+def test_a_flow_comes_back_as_the_flow_it_became(read_spec: ReadSpec) -> None:
     flow = FlowDocument()
     flow.llm("draft", "Write about {{topic}}.", "topic", outputs=("text",))
     flow.llm("polish", "Of {{topic}}: {{text}}", "topic", "text")
@@ -135,7 +135,7 @@ def test_a_flow_comes_back_as_the_flow_it_became() -> None:
     flow.data = None
     text = dump(load(str(flow)))
     assert dump(load(text)) == text
-    assert type(spec_pools.read_by_pyagentspec(text)).__name__ == "Flow"
+    assert read_spec(text).type == "Flow"
 
 
 async def test_a_chain_of_connections_comes_back_as_one() -> None:
