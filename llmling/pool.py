@@ -193,7 +193,7 @@ class AgentPool(Generic[TDeps]):
             self._stack.push_async_callback(engine.stop, 0)
             await engine.open()
             self._store.use(engine)
-        self._bounds = await self._stack.enter_async_context(bounded(self.manifest, engine, self._given))
+        self._bounds = await bounded(self.manifest, self._store, self._given)
         services = Services(
             folder=self.manifest.folder,
             around_model=around_model,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -15,13 +14,12 @@ from llmling.manifest.root import Manifest
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig
 from llmling.models.prices import unpriced
-from llmling.protocols import Engine
+from llmling.protocols import Store
 from llmling.runtime.agent import Agent
 from llmling.runtime.budget import Budget, unknown_price
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 from llmling.runtime.gate import Bounds, Limits, agent_budget, model_limits
 from llmling.server.metrics import Sample
-from llmling.wiring import open_engine
 
 _model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
 
@@ -47,36 +45,28 @@ def budgets(manifest: Manifest) -> list[Budget]:
     return found
 
 
-@asynccontextmanager
 async def bounded(
-    manifest: Manifest, engine: Engine | None, agents: Mapping[str, Agent[Any]], clock: Clock = SYSTEM_CLOCK
-) -> AsyncGenerator[Bounds]:
-    """Give what bounds the model requests of a pool; what its budgets spend is kept by its engine.
+    manifest: Manifest, store: Store, agents: Mapping[str, Agent[Any]], clock: Clock = SYSTEM_CLOCK
+) -> Bounds:
+    """Return what bounds the model requests of a pool; `store` keeps what its budgets spend, and is not used without.
 
-    A pool without triggers has no engine at work: then only the store of one is opened, when there is a budget.
     `agents` are those that were built already, with budgets of their own.
 
     Raises:
         EngineError: The store cannot be used.
     """
-    known = budgets(manifest)
-    async with AsyncExitStack() as stack:
-        if engine is None and known and manifest.engine.type != "memory":
-            engine = open_engine(manifest)
-            stack.push_async_callback(engine.stop, 0)
-            await engine.open()
-        limits = manifest.limits
-        models = [agents[name].parts.model_config if name in agents else model for name, model in _models(manifest)]
-        own = [agent_budget(name, config) for name, agent in agents.items() if (config := agent.config.budget)]
-        bounds = Bounds(
-            clock,
-            pool=Limits(limits.requests_at_once, limits.requests_per_minute),
-            models=model_limits(models),
-            budgets=(*known, *(budget for budget in own if all(budget.key != other.key for other in known))),
-            store=None if engine is None else engine.store,
-        )
-        await bounds.open()
-        yield bounds
+    known, limits = budgets(manifest), manifest.limits
+    models = [agents[name].parts.model_config if name in agents else model for name, model in _models(manifest)]
+    own = [agent_budget(name, config) for name, agent in agents.items() if (config := agent.config.budget)]
+    bounds = Bounds(
+        clock,
+        pool=Limits(limits.requests_at_once, limits.requests_per_minute),
+        models=model_limits(models),
+        budgets=(*known, *(budget for budget in own if all(budget.key != other.key for other in known))),
+        store=store,
+    )
+    await bounds.open()
+    return bounds
 
 
 def budget_samples(bounds: Bounds) -> Iterator[Sample]:
