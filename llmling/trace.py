@@ -68,14 +68,17 @@ class _Reading:
         yield self._event(type_, said, message, said["data"])
 
     def _replied(self, step: Step, scope: str) -> Iterator[RunEvent]:
-        response = self._last[scope] = ModelResponse.from_dict(step.data)
+        response = ModelResponse.from_dict(step.data)
+        number, _, purpose = step.key.removeprefix(scope).partition(":")
+        if purpose in _ANSWERS:
+            self._last[scope] = response
         if "run" not in step.data:
             return
-        number, _, purpose = step.key.removeprefix(scope).partition(":")
         iteration = int(number)
         facts = {"iteration": iteration, "model": response.model, "cost_usd": response.cost_usd}
         usage = {"input_tokens": response.usage.input_tokens, "output_tokens": response.usage.output_tokens}
-        text = f"request {iteration + 1} to {response.model}"
+        what = f"request {iteration + 1}" if purpose in _ANSWERS else f"request for the {purpose.rpartition(':')[2]}"
+        text = f"{what} to {response.model}"
         yield self._event("model_request", step.data, text, {**facts, **usage})
         for call in response.message.tool_calls:
             yield self._called(step, call)

@@ -15,9 +15,9 @@ def said(run: str, type_: str, time: float, scope: str = "", agent: str = "a") -
     return Step(f"{scope}{run}:0", "event", data)
 
 
-def reply(run: str, time: float, text: str, scope: str = "", number: int = 0) -> Step:
+def reply(run: str, time: float, text: str, scope: str = "", number: int = 0, purpose: str = "reply") -> Step:
     response = ModelResponse(Message.assistant(text), model="demo").to_dict()
-    return Step(f"{scope}{number}:reply", "reply", {**response, "run": run, "time": time})
+    return Step(f"{scope}{number}:{purpose}", "reply", {**response, "run": run, "time": time})
 
 
 def told(steps: list[Step], status: EventStatus = "done", error: str | None = None) -> list[tuple[str, str, str]]:
@@ -47,6 +47,17 @@ def test_a_run_whose_answer_was_recorded_before_says_so_itself() -> None:
     steps = [said("1", "run_started", 1), reply("1", 2, "done"), said("2", "run_started", 3)]
     steps.append(said("2", "run_completed", 4))
     assert told(steps)[2:] == [("1", "run_completed", "done"), ("2", "run_started", ""), ("2", "run_completed", "done")]
+
+
+def test_plans_and_summaries_are_no_answers_and_the_last_turn_is_one() -> None:
+    steps = [said("1", "run_started", 1), reply("1", 2, "first look", purpose="plan")]
+    steps += [reply("1", 3, "so far", purpose="reply:fit:summary"), reply("1", 4, "done", number=1, purpose="final")]
+    assert told(steps)[1:] == [
+        ("1", "model_request", "request for the plan to demo"),
+        ("1", "model_request", "request for the summary to demo"),
+        ("1", "model_request", "request 2 to demo"),
+        ("1", "run_completed", "done"),
+    ]
 
 
 def test_runs_inside_a_killed_one_end_before_it() -> None:
