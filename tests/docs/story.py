@@ -196,6 +196,7 @@ class Story:
             self._patch.setenv(export[1], export[2])
         if command.endswith(" &"):
             self._served = 0
+            self._log.unlink(missing_ok=True)  # what an earlier process printed
             self._shown.forget_server()
             self._type(f"{command.removesuffix(' &')} >'{self._log}' 2>&1 </dev/null &")
             self._serve_prints(line, shown or "...\nready in ...\n...")
