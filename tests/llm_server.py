@@ -13,81 +13,28 @@ Formats: OpenAI (`/v1/chat/completions`, `/v1/models`), Anthropic (`/v1/messages
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from llm_wires import (
+    Call,
+    Reply,
+    Request,
+    Wire,
+    anthropic_body,
+    anthropic_stream,
+    gemini_body,
+    gemini_stream,
+    ollama_body,
+    ollama_stream,
+    openai_body,
+    openai_stream,
+)
 
-Wire = Literal["openai", "anthropic", "gemini", "ollama"]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A tool call; `arguments` as a text is sent as it is, malformed or not."""
-
-    name: str
-    arguments: dict[str, Any] | str = field(default_factory=dict[str, Any])
-
-    @property
-    def text(self) -> str:
-        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One scripted answer.
-
-    `delay_s` waits first, `gate` waits until it is set, `hang` never answers, `cut` ends the connection in the middle
-    of the answer, `hang_after` streams that many pieces of text and then nothing more, `unfinished` ends a stream
-    properly but without its finish reason. `raw` is sent as the body, with `status`.
-    """
-
-    text: str = ""
-    calls: Sequence[Call] = ()
-    status: int = 200
-    retry_after: str | None = None
-    delay_s: float = 0.0
-    gate: asyncio.Event | None = None
-    hang: bool = False
-    cut: bool = False
-    unfinished: bool = False
-    hang_after: int | None = None
-    finish: str | None = None
-    input_tokens: int = 11
-    cached_tokens: int = 0
-    output_tokens: int = 7
-    raw: str | None = None
-
-    @property
-    def pieces(self) -> list[str]:
-        words = self.text.split(" ")
-        return [word if n == 0 else f" {word}" for n, word in enumerate(words)] if self.text else []
-
-
-@dataclass
-class Request:
-    """What the server was sent; `hung_up` is set when the client closed the connection before the answer was out."""
-
-    wire: Wire
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def stream(self) -> bool:
-        return bool(self.body.get("stream", self.wire == "ollama")) or ":stream" in self.path
-
-    @property
-    def last_text(self) -> str:
-        if self.wire == "gemini":
-            return "".join(part.get("text", "") for part in self.body["contents"][-1]["parts"])
-        content = self.body["messages"][-1]["content"]
-        return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+__all__ = ["Call", "LLMServer", "Reply", "Request", "Wire", "echo"]
 
 
 def echo(request: Request) -> Reply:
@@ -106,6 +53,10 @@ class LLMServer:
         """Method and path of everything that was asked, whether it is known here or not."""
         self.models = models
         self.url = ""
+        self.in_flight = 0
+        """Requests that have arrived and are not answered yet."""
+        self.peak = 0
+        """The most there were in flight at once."""
         self._arrived = asyncio.Condition()
         self._stopping = False
         app = web.Application(client_max_size=64 * 2**20, middlewares=[self._note])
@@ -145,16 +96,16 @@ class LLMServer:
         return await handler(request)
 
     async def _openai(self, http: web.Request) -> web.StreamResponse:
-        return await self._serve("openai", http, _openai_body, _openai_stream)
+        return await self._serve("openai", http, openai_body, openai_stream)
 
     async def _anthropic(self, http: web.Request) -> web.StreamResponse:
-        return await self._serve("anthropic", http, _anthropic_body, _anthropic_stream)
+        return await self._serve("anthropic", http, anthropic_body, anthropic_stream)
 
     async def _gemini(self, http: web.Request) -> web.StreamResponse:
-        return await self._serve("gemini", http, _gemini_body, _gemini_stream)
+        return await self._serve("gemini", http, gemini_body, gemini_stream)
 
     async def _ollama(self, http: web.Request) -> web.StreamResponse:
-        return await self._serve("ollama", http, _ollama_body, _ollama_stream)
+        return await self._serve("ollama", http, ollama_body, ollama_stream)
 
     async def _tags(self, http: web.Request) -> web.Response:
         return web.json_response({"models": [{"name": name, "model": name, "size": 1} for name in self.models]})
@@ -175,12 +126,16 @@ class LLMServer:
         async with self._arrived:
             self._arrived.notify_all()
         reply = self.replies.popleft() if self.replies else self.answer(request)
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
         try:
             return await self._send(http, request, reply, body, stream)
         except (asyncio.CancelledError, ConnectionResetError):
             if not self._stopping:
                 request.hung_up.set()
             raise
+        finally:
+            self.in_flight -= 1
 
     async def _send(
         self,
@@ -211,8 +166,8 @@ class LLMServer:
         await answer.prepare(http)
         for count, line in enumerate(stream(request, reply)):
             await answer.write(line.encode())
-            if reply.hang_after is not None and count >= reply.hang_after:
-                await asyncio.Event().wait()
+            if count == reply.hang_after:
+                await (reply.resume or asyncio.Event()).wait()
         if reply.cut and http.transport is not None:
             await asyncio.sleep(0.01)
             http.transport.close()
@@ -226,173 +181,3 @@ async def _write_half(http: web.Request, response: web.Response) -> None:
     http.transport.write((head + text[: len(text) // 2]).encode())
     await asyncio.sleep(0.01)
     http.transport.close()
-
-
-def _usage(reply: Reply) -> dict[str, Any]:
-    return {
-        "prompt_tokens": reply.input_tokens,
-        "completion_tokens": reply.output_tokens,
-        "total_tokens": reply.input_tokens + reply.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": reply.cached_tokens},
-    }
-
-
-def _openai_calls(reply: Reply) -> list[dict[str, Any]]:
-    return [
-        {"id": f"call_{n}", "type": "function", "function": {"name": call.name, "arguments": call.text}}
-        for n, call in enumerate(reply.calls)
-    ]
-
-
-def _openai_body(request: Request, reply: Reply) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
-    if reply.calls:
-        message["tool_calls"] = _openai_calls(reply)
-    finish = reply.finish or ("tool_calls" if reply.calls else "stop")
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1700000000,
-        "model": request.body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": _usage(reply),
-    }
-
-
-def _openai_stream(request: Request, reply: Reply) -> Iterator[str]:
-    def chunk(delta: dict[str, Any], finish: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        return _sse({**frame, "choices": [choice]})
-
-    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": request.body["model"]}
-    yield chunk({"role": "assistant", "content": ""})
-    for piece in reply.pieces[: len(reply.pieces) // 2 or 1] if reply.cut else reply.pieces:
-        yield chunk({"content": piece})
-    for n, call in enumerate(_openai_calls(reply)):
-        text = call["function"]["arguments"]
-        head = {**call, "index": n, "function": {"name": call["function"]["name"], "arguments": ""}}
-        yield chunk({"tool_calls": [head]})
-        for part in (text[: len(text) // 2], text[len(text) // 2 :]):
-            yield chunk({"tool_calls": [{"index": n, "function": {"arguments": part}}]})
-    if reply.cut or reply.unfinished:
-        return
-    yield chunk({}, reply.finish or ("tool_calls" if reply.calls else "stop"))
-    options: dict[str, Any] = request.body.get("stream_options") or {}
-    if options.get("include_usage"):
-        yield _sse({**frame, "choices": [], "usage": _usage(reply)})
-    yield "data: [DONE]\n\n"
-
-
-def _anthropic_blocks(reply: Reply) -> list[dict[str, Any]]:
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
-    for n, call in enumerate(reply.calls):
-        blocks.append({"type": "tool_use", "id": f"toolu_{n}", "name": call.name, "input": call.arguments})
-    return blocks
-
-
-def _anthropic_usage(reply: Reply) -> dict[str, int]:
-    fresh = reply.input_tokens - reply.cached_tokens
-    return {
-        "input_tokens": fresh,
-        "cache_read_input_tokens": reply.cached_tokens,
-        "cache_creation_input_tokens": 0,
-        "output_tokens": reply.output_tokens,
-    }
-
-
-def _anthropic_body(request: Request, reply: Reply) -> dict[str, Any]:
-    return {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "model": request.body["model"],
-        "content": _anthropic_blocks(reply),
-        "stop_reason": reply.finish or ("tool_use" if reply.calls else "end_turn"),
-        "stop_sequence": None,
-        "usage": _anthropic_usage(reply),
-    }
-
-
-def _anthropic_stream(request: Request, reply: Reply) -> Iterator[str]:
-    def event(kind: str, **data: Any) -> str:
-        return f"event: {kind}\n" + _sse({"type": kind, **data})
-
-    whole = _anthropic_body(request, reply)
-    yield event("message_start", message={**whole, "content": [], "stop_reason": None})
-    for index, block in enumerate(whole["content"]):
-        if block["type"] == "text":
-            yield event("content_block_start", index=index, content_block={"type": "text", "text": ""})
-            pieces = reply.pieces[: len(reply.pieces) // 2 or 1] if reply.cut else reply.pieces
-            deltas = [{"type": "text_delta", "text": piece} for piece in pieces]
-        else:
-            yield event("content_block_start", index=index, content_block={**block, "input": {}})
-            text = block["input"] if isinstance(block["input"], str) else json.dumps(block["input"])
-            parts = (text[: len(text) // 2], text[len(text) // 2 :])
-            deltas = [{"type": "input_json_delta", "partial_json": part} for part in parts]
-        for delta in deltas:
-            yield event("content_block_delta", index=index, delta=delta)
-        if reply.cut:
-            return
-        yield event("content_block_stop", index=index)
-    if reply.unfinished:
-        return
-    stop = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    yield event("message_delta", delta=stop, usage={"output_tokens": reply.output_tokens})
-    yield event("message_stop")
-
-
-def _gemini_frame(reply: Reply, parts: list[dict[str, Any]], finish: str | None) -> dict[str, Any]:
-    candidate: dict[str, Any] = {"content": {"role": "model", "parts": parts}, "index": 0}
-    if finish:
-        candidate["finishReason"] = finish
-    usage = {
-        "promptTokenCount": reply.input_tokens,
-        "candidatesTokenCount": reply.output_tokens,
-        "totalTokenCount": reply.input_tokens + reply.output_tokens,
-        "cachedContentTokenCount": reply.cached_tokens,
-    }
-    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "served-model"}
-
-
-def _gemini_calls(reply: Reply) -> list[dict[str, Any]]:
-    return [{"functionCall": {"name": call.name, "args": call.arguments}} for call in reply.calls]
-
-
-def _gemini_body(request: Request, reply: Reply) -> dict[str, Any]:
-    text = [{"text": reply.text}] if reply.text else []
-    return _gemini_frame(reply, text + _gemini_calls(reply), reply.finish or "STOP")
-
-
-def _gemini_stream(request: Request, reply: Reply) -> Iterator[str]:
-    for piece in reply.pieces:
-        yield _sse(_gemini_frame(reply, [{"text": piece}], None))
-    if not reply.unfinished and not reply.cut:
-        yield _sse(_gemini_frame(reply, _gemini_calls(reply), reply.finish or "STOP"))
-
-
-def _ollama_frame(request: Request, message: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {
-        "model": request.body["model"],
-        "created_at": "2026-01-01T00:00:00Z",
-        "message": {"role": "assistant", "content": "", **message},
-        "done": False,
-        **more,
-    }
-
-
-def _ollama_body(request: Request, reply: Reply) -> dict[str, Any]:
-    calls = [{"function": {"name": call.name, "arguments": call.arguments}} for call in reply.calls]
-    message: dict[str, Any] = {"content": reply.text, **({"tool_calls": calls} if calls else {})}
-    usage = {"prompt_eval_count": reply.input_tokens, "eval_count": reply.output_tokens}
-    return _ollama_frame(request, message, done=True, done_reason=reply.finish or "stop", **usage)
-
-
-def _ollama_stream(request: Request, reply: Reply) -> Iterator[str]:
-    for piece in reply.pieces:
-        yield json.dumps(_ollama_frame(request, {"content": piece})) + "\n"
-    if not reply.unfinished and not reply.cut:
-        yield json.dumps(_ollama_body(request, Reply(calls=reply.calls, finish=reply.finish))) + "\n"
-
-
-def _sse(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data)}\n\n"
