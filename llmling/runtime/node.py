@@ -313,9 +313,12 @@ def as_message(prompt: str | Message) -> Message:
     """Return a prompt as a message.
 
     Raises:
+        TypeError: It is neither a text nor a message.
         ValueError: It is empty.
     """
-    message = Message.user(prompt) if isinstance(prompt, str) else prompt
+    message: Any = Message.user(prompt) if isinstance(prompt, str) else prompt
+    if not isinstance(message, Message):
+        raise TypeError(f"the prompt should be a text or a Message, not {type(message).__name__}")
     if not message.text.strip():
         raise ValueError("the prompt is empty: pass the text the agent should answer")
     return message
