@@ -1,0 +1,103 @@
+"""Hundreds of runs at once, and what is left when runs, streams, batches and pools are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llm_server import LLMServer, Reply
+
+from llmling import Agent, AgentPool, Context
+
+MODEL = "openai/gpt-4o-mini"
+
+
+async def test_two_hundred_contexts_without_async_with_are_in_flight_at_once(server: LLMServer) -> None:
+    gate = asyncio.Event()
+    server.answer = lambda request: Reply(request.last_text, gate=gate)
+    contexts = [Context(directive=f"Say {number}.") for number in range(200)]
+    asked = asyncio.gather(*[context.aexecute(provider="openai") for context in contexts])
+    await server.wait_for_requests(200, timeout_s=60)
+    assert server.in_flight == server.peak == 200
+    gate.set()
+    assert [result.response for result in await asked] == [f"Say {number}." for number in range(200)]
+
+
+async def a_run(agent: Agent[None], folder: Path) -> None:
+    await agent.run("Hello")
+
+
+async def a_stream(agent: Agent[None], folder: Path) -> None:
+    async with agent.run_stream("Hello") as stream:
+        async for _ in stream:
+            pass
+
+
+async def a_batch(agent: Agent[None], folder: Path) -> None:
+    await agent.run_many([f"q{number}" for number in range(8)], max_concurrency=3)
+
+
+async def a_batch_as_it_completes(agent: Agent[None], folder: Path) -> None:
+    async for _ in agent.as_completed([f"q{number}" for number in range(8)], max_concurrency=3):
+        pass
+
+
+async def a_conversation(agent: Agent[None], folder: Path) -> None:
+    chat = agent.session("chat")
+    await asyncio.gather(chat.run("one"), chat.run("two"))
+
+
+async def a_context(agent: Agent[None], folder: Path) -> None:
+    await Context(directive="Hello").aexecute(model=MODEL)
+
+
+async def a_pool(agent: Agent[None], folder: Path) -> None:
+    manifest = {
+        "defaults": {"model": MODEL, "retries": {"attempts": 1}},
+        "limits": {"drain_timeout_s": 0.05},
+        "agents": {"left": {"connections": ["right"]}, "right": {}, "third": {}},
+    }
+    async with AgentPool[None](manifest) as pool:
+        # One waits behind a connection, one was queued, one is run.
+        await pool.get_agent("left").submit("Hello")
+        await pool.get_agent("third").run("Hello")
+
+
+async def a_team(agent: Agent[None], folder: Path) -> None:
+    await (agent & Agent("other", model=MODEL, retries={"attempts": 1})).run("Hello")
+
+
+@pytest.mark.parametrize(
+    ("work", "requests"),
+    [
+        (a_run, 1),
+        (a_stream, 1),
+        (a_batch, 3),
+        (a_batch_as_it_completes, 3),
+        (a_conversation, 1),
+        (a_context, 1),
+        (a_pool, 2),
+        (a_team, 2),
+    ],
+)
+async def test_cancelling_hangs_up_and_leaves_no_task(
+    server: LLMServer,
+    tmp_path: Path,
+    work: Callable[[Agent[None], Path], Coroutine[Any, Any, None]],
+    requests: int,
+) -> None:
+    server.answer = lambda request: Reply("one two three", hang=not request.stream, hang_after=1)
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(work(Agent("agent", model=MODEL, retries={"attempts": 1}), tmp_path))
+    await server.wait_for_requests(requests, timeout_s=60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(60):
+        for request in server.requests:
+            await request.hung_up.wait()
+    assert len(server.requests) == requests, "nothing is asked after the end"
+    assert [task for task in asyncio.all_tasks() - before if "llmling" in repr(task)] == []
