@@ -283,11 +283,13 @@ WAYFLOW = {
     ),
     "s3_08": row(
         "the value of a variable is in the system text",
+        "test_a_value_of_a_run_is_in_the_instructions_and_a_missing_one_is_named",
         "test_a_value_of_a_template_is_in_the_system_text_and_a_missing_one_is_named",
         CONTEXT + "test_variables_fill_every_part_once",
     ),
     "s3_09": row(
         "a missing variable is an error that names it, before any request",
+        "test_a_value_of_a_run_is_in_the_instructions_and_a_missing_one_is_named",
         "test_a_value_of_a_template_is_in_the_system_text_and_a_missing_one_is_named",
         CONTEXT + "test_a_missing_or_unknown_variable_is_named",
         "prompts/test_library.py::test_wrong_arguments_are_named",

@@ -13,8 +13,8 @@ import pytest
 from llm_server import Call, LLMServer, Reply
 from pydantic import BaseModel
 
-from llmling import Agent, Context, Message
-from llmling.errors import OutputError, SyncInAsyncError
+from llmling import Agent, Context, Event, Message
+from llmling.errors import OutputError, RunError, SyncInAsyncError
 
 MODELS = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "gemini/gemini-2.5-flash", "ollama/llama3.2"]
 
@@ -149,6 +149,15 @@ async def test_a_value_of_a_template_is_in_the_system_text_and_a_missing_one_is_
     assert server.requests[0].body["messages"][0] == {"role": "system", "content": "You answer questions about tea."}
     with pytest.raises(ValueError, match="no variable 'query'"):
         Context(guidance=prompt, directive="Go on.")
+    assert len(server.requests) == 1
+
+
+async def test_a_value_of_a_run_is_in_the_instructions_and_a_missing_one_is_named(server: LLMServer) -> None:
+    helper = Agent("helper", model=MODELS[0], instructions="You answer questions about {{ event.data.query }}.")
+    await helper.run("Go on.", event=Event("page", "question", data={"query": "tea"}))
+    assert server.requests[0].body["messages"][0] == {"role": "system", "content": "You answer questions about tea."}
+    with pytest.raises(RunError, match="no attribute 'query'"):
+        await helper.run("Go on.", event=Event("page", "question", data={"qery": "tea"}))
     assert len(server.requests) == 1
 
 
