@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from llm_server import LLMServer, Reply
+from serving import free_port, post
 
 from llmling import Agent, AgentPool, Context
 
@@ -26,35 +27,35 @@ async def test_two_hundred_contexts_without_async_with_are_in_flight_at_once(ser
     assert [result.response for result in await asked] == [f"Say {number}." for number in range(200)]
 
 
-async def a_run(agent: Agent[None], folder: Path) -> None:
+async def a_run(agent: Agent[None]) -> None:
     await agent.run("Hello")
 
 
-async def a_stream(agent: Agent[None], folder: Path) -> None:
+async def a_stream(agent: Agent[None]) -> None:
     async with agent.run_stream("Hello") as stream:
         async for _ in stream:
             pass
 
 
-async def a_batch(agent: Agent[None], folder: Path) -> None:
+async def a_batch(agent: Agent[None]) -> None:
     await agent.run_many([f"q{number}" for number in range(8)], max_concurrency=3)
 
 
-async def a_batch_as_it_completes(agent: Agent[None], folder: Path) -> None:
+async def a_batch_as_it_completes(agent: Agent[None]) -> None:
     async for _ in agent.as_completed([f"q{number}" for number in range(8)], max_concurrency=3):
         pass
 
 
-async def a_conversation(agent: Agent[None], folder: Path) -> None:
+async def a_conversation(agent: Agent[None]) -> None:
     chat = agent.session("chat")
     await asyncio.gather(chat.run("one"), chat.run("two"))
 
 
-async def a_context(agent: Agent[None], folder: Path) -> None:
+async def a_context(agent: Agent[None]) -> None:
     await Context(directive="Hello").aexecute(model=MODEL)
 
 
-async def a_pool(agent: Agent[None], folder: Path) -> None:
+async def a_pool(agent: Agent[None]) -> None:
     manifest = {
         "defaults": {"model": MODEL, "retries": {"attempts": 1}},
         "limits": {"drain_timeout_s": 0.05},
@@ -66,7 +67,21 @@ async def a_pool(agent: Agent[None], folder: Path) -> None:
         await pool.get_agent("third").run("Hello")
 
 
-async def a_team(agent: Agent[None], folder: Path) -> None:
+async def a_pool_with_events(agent: Agent[None]) -> None:
+    port = free_port()
+    manifest = {
+        "engine": {"type": "memory"},
+        "server": False,
+        "limits": {"drain_timeout_s": 0.05},
+        "agents": {"agent": {"model": MODEL, "triggers": [{"type": "webhook", "port": port}]}},
+    }
+    async with AgentPool[None](manifest), aiohttp.ClientSession() as session:
+        status, _ = await post(session, f"http://127.0.0.1:{port}/webhook", {"text": "Hello"})
+        assert status == 202
+        await asyncio.Event().wait()
+
+
+async def a_team(agent: Agent[None]) -> None:
     await (agent & Agent("other", model=MODEL, retries={"attempts": 1})).run("Hello")
 
 
@@ -80,18 +95,18 @@ async def a_team(agent: Agent[None], folder: Path) -> None:
         (a_conversation, 1),
         (a_context, 1),
         (a_pool, 2),
+        (a_pool_with_events, 1),
         (a_team, 2),
     ],
 )
 async def test_cancelling_hangs_up_and_leaves_no_task(
     server: LLMServer,
-    tmp_path: Path,
-    work: Callable[[Agent[None], Path], Coroutine[Any, Any, None]],
+    work: Callable[[Agent[None]], Coroutine[Any, Any, None]],
     requests: int,
 ) -> None:
     server.answer = lambda request: Reply("one two three", hang=not request.stream, hang_after=1)
     before = asyncio.all_tasks()
-    task = asyncio.create_task(work(Agent("agent", model=MODEL, retries={"attempts": 1}), tmp_path))
+    task = asyncio.create_task(work(Agent("agent", model=MODEL, retries={"attempts": 1})))
     await server.wait_for_requests(requests, timeout_s=60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
