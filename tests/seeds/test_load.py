@@ -27,6 +27,34 @@ async def test_two_hundred_contexts_without_async_with_are_in_flight_at_once(ser
     assert [result.response for result in await asked] == [f"Say {number}." for number in range(200)]
 
 
+async def test_the_loop_turns_while_models_think(server: LLMServer) -> None:
+    gate = asyncio.Event()
+    server.answer = lambda request: Reply("slow", gate=gate, hang_after=0, resume=gate)
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while not gate.is_set():
+            await asyncio.sleep(0)
+            beats += 1
+
+    beating = asyncio.create_task(heart())
+    contexts = [Context(directive=f"Say {number}.") for number in range(4)]
+    asked = [
+        asyncio.create_task(context.aexecute(model=MODEL, stream=number % 2 == 0))
+        for number, context in enumerate(contexts)
+    ]
+    await server.wait_for_requests(4, timeout_s=60)
+    before = beats
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert beats - before >= 99
+    assert not any(task.done() for task in asked)
+    gate.set()
+    assert [(await task).response for task in asked] == ["slow"] * 4
+    await beating
+
+
 async def a_run(agent: Agent[None]) -> None:
     await agent.run("Hello")
 

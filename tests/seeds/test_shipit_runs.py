@@ -103,8 +103,10 @@ async def test_a_single_429_is_told(server: LLMServer) -> None:
 async def test_a_hundred_and_twenty_eight_runs_with_blocking_tools_leave_the_hosts_threads_alone(
     server: LLMServer,
 ) -> None:
-    release, in_tools = threading.Event(), threading.Semaphore(0)
-    server.answer = lambda request: Reply("done") if after_tools(request) else Reply(calls=[Call("block")])
+    release, in_tools, all_here = threading.Event(), threading.Semaphore(0), asyncio.Event()
+    server.answer = lambda request: (
+        Reply("done") if after_tools(request) else Reply(calls=[Call("block")], gate=all_here)
+    )
 
     def block() -> str:
         in_tools.release()
@@ -114,6 +116,8 @@ async def test_a_hundred_and_twenty_eight_runs_with_blocking_tools_leave_the_hos
     agent = researcher(tools=[block])
     runs = asyncio.gather(*[agent.run(f"q{number}") for number in range(128)])
     await server.wait_for_requests(128, timeout_s=60)
+    assert server.in_flight == 128
+    all_here.set()
     try:
         # Our threads are busy to the last one ...
         for _ in range(64):
