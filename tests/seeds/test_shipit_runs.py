@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import AsyncIterable
 from typing import Any
 
 import pytest
@@ -132,12 +133,21 @@ async def test_a_hundred_and_twenty_eight_runs_with_blocking_tools_leave_the_hos
     assert len(server.requests) == 256
 
 
-async def test_leaving_a_stream_aborts_the_request(server: LLMServer) -> None:
+async def first_word(stream: AsyncIterable[RunEvent]) -> str:
+    async for event in stream:
+        if event.text:
+            return event.text
+    return ""
+
+
+@pytest.mark.parametrize("entered", [True, False])
+async def test_leaving_a_stream_aborts_the_request(server: LLMServer, entered: bool) -> None:
     server.replies.append(Reply("one two three", hang_after=1))
-    async with researcher().run_stream("Count.") as stream:
-        async for event in stream:
-            if event.text:
-                break
+    if entered:
+        async with researcher().run_stream("Count.") as stream:
+            assert await first_word(stream) == "one"
+    else:
+        assert await first_word(researcher().run_stream("Count.")) == "one"
     async with asyncio.timeout(30):
         await server.requests[0].hung_up.wait()
 
