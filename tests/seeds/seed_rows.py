@@ -166,7 +166,28 @@ SHIPIT = {
         "test_hooks_are_called_in_order_and_a_veto_is_a_tool_error",
         HOOKS + "test_a_veto_reaches_the_model_as_a_tool_error_and_the_tool_does_not_run",
     ),
+    "s1_13": row(
+        "no request is over the context window",
+        "test_no_request_is_over_the_window_and_the_question_stays",
+        "test_without_a_window_everything_is_sent",
+    ),
+    "s1_14": row(
+        "the question stays, no tool message is an orphan, and an event says what was left out",
+        "test_no_request_is_over_the_window_and_the_question_stays",
+    ),
+    "s1_15": row(
+        "the last turn fits into the window too",
+        "test_the_last_turn_fits_too_has_no_tools_and_says_why_it_stopped",
+    ),
+    "s1_16": row(
+        "every two turns the model makes a plan, which stands in what follows",
+        "test_a_plan_is_made_by_the_model_and_stands_in_what_follows",
+    ),
     "s1_17": row("a single 429 is an event of the stream", "test_a_single_429_is_told"),
+    "s1_18": row(
+        "at max_iterations one request without tools gives a text, and the stop reason says so",
+        "test_the_last_turn_fits_too_has_no_tools_and_says_why_it_stopped",
+    ),
     "s1_19": row("every exception of a tool reaches the model", "test_every_exception_of_a_tool_reaches_the_model"),
     "s1_20": row(
         "unknown tools and malformed arguments survive, and every request is well-formed",
@@ -177,12 +198,28 @@ SHIPIT = {
         "three turns have one system message, then user and assistant alternate",
         "test_three_turns_have_one_system_message_and_alternate",
     ),
+    "s1_23": row("another object on the same store remembers", "test_another_object_on_the_same_store_remembers"),
     "s1_24": row(
         "turns of one conversation that come at once all stay",
         "test_turns_that_come_at_once_queue_up_and_all_stay",
+        "test_turns_of_two_objects_on_one_store_all_stay",
         "test_other_conversations_do_not_wait",
     ),
+    "s1_25": row("no id leads out of the store", "test_an_id_does_not_lead_out_of_the_store"),
     "s1_26": row("after a failed turn the history alternates", "test_a_failed_turn_leaves_the_history_alternating"),
+    "s1_27": row(
+        "the trace of an event is read back from run_started to run_completed",
+        "test_a_trace_is_read_back_from_start_to_end",
+    ),
+    "s1_28": row(
+        "the stream and the trace of a failed run end with run_failed",
+        "test_a_failed_or_cut_stream_is_an_error",
+        "test_the_trace_of_a_failed_run_says_so",
+    ),
+    "s1_29": row(
+        "facts are found by their words and survive",
+        "test_facts_are_found_by_their_words_and_survive",
+    ),
     "s1_30": row(
         "128 runs are in flight at once",
         "test_a_hundred_and_twenty_eight_runs_with_blocking_tools_leave_the_hosts_threads_alone",

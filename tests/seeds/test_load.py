@@ -76,7 +76,9 @@ async def a_batch_as_it_completes(agent: Agent[None]) -> None:
 
 async def a_conversation(agent: Agent[None]) -> None:
     chat = agent.session("chat")
-    await asyncio.gather(chat.run("one"), chat.run("two"))
+    async with asyncio.TaskGroup() as group:  # `gather` would not wait for both to end
+        group.create_task(chat.run("one"))
+        group.create_task(chat.run("two"))
 
 
 async def a_context(agent: Agent[None]) -> None:
