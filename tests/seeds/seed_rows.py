@@ -343,6 +343,31 @@ WAYFLOW = {
     ),
     "s3_12": row("and points at the caller's line", "test_async_code_is_told_what_to_await_at_its_own_line"),
     "s3_13": row("it works in worker threads of asyncio and anyio", "test_it_works_in_worker_threads_of_either_runner"),
+    "s3_14": row(
+        "an export has the keys of Agent Spec, in JSON and YAML",
+        "test_a_document_has_the_keys_of_its_format",
+        "test_an_exported_agent_is_a_plain_agent_without_its_key",
+    ),
+    "s3_15": row("no key is in it", "test_an_exported_agent_is_a_plain_agent_without_its_key"),
+    "s3_16": row(
+        "pyagentspec alone loads it as a plain Agent", "test_an_exported_agent_is_a_plain_agent_without_its_key"
+    ),
+    "s3_17": row(
+        "tools of a document are bound by name to the same functions",
+        "test_a_document_written_by_hand_runs_with_its_tool",
+    ),
+    "s3_18": row(
+        "a document written by hand, with references, runs",
+        "test_a_document_written_by_hand_runs_with_its_tool",
+    ),
+    "s3_19": row(
+        "a missing tool, an unknown type or version and a missing secret are named",
+        "test_what_cannot_be_loaded_is_named",
+    ),
+    "s3_20": row(
+        "exported, loaded and exported again is the same document",
+        "test_exported_loaded_and_exported_again_is_the_same",
+    ),
     "s3_21": row(
         "an invalid structured answer is asked for again",
         "test_an_invalid_answer_is_asked_for_again_and_is_an_error_in_the_end",
