@@ -9,13 +9,13 @@ from typing import Any
 
 
 def read(text: str, stand_ins: dict[str, Any]) -> dict[str, Any]:
-    """Return what a document is, and the version pyagentspec writes it in again."""
+    """Return what a document is, and how pyagentspec writes it again."""
     library: Any = importlib.import_module("pyagentspec.serialization")
     reader = library.AgentSpecDeserializer()
     read_text = reader.from_json if text.startswith("{") else reader.from_yaml
     component = read_text(text, components_registry=stand_ins)
     written = json.loads(library.AgentSpecSerializer().to_json(component))
-    return {"type": type(component).__name__, "version": written["agentspec_version"]}
+    return {"type": type(component).__name__, "version": written["agentspec_version"], "document": written}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,10 +21,11 @@ LIBRARY = Path(__file__).parents[2] / ".venv" / "agentspec"
 
 @dataclass(frozen=True)
 class Read:
-    """What pyagentspec made of a document: the class, and the version it would write."""
+    """What pyagentspec made of a document: the class, and what it would write, in which version."""
 
     type: str
     version: str
+    document: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
 
 ReadSpec: TypeAlias = Callable[[str], Read]

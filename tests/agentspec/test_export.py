@@ -226,6 +226,27 @@ async def test_a_pool_and_agents_built_in_python(read_spec: ReadSpec) -> None:
     assert dump(load(text, tools={"add": plus})) == text
 
 
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_an_agent_of_python_is_a_plain_agent_for_pyagentspec(form: Any, read_spec: ReadSpec) -> None:
+    @tool(name="add", description="Adds.")
+    def plus(one: int, two: int) -> int:
+        return one + two
+
+    agent = Agent(
+        "sums",
+        model={"type": "litellm", "name": "openai/gpt-4o-mini", "api_key": KEY},
+        instructions="Answer the question about {{ event.data.query }}",
+        tools=[plus],
+    )
+    text = dump(agent, form)
+    assert KEY not in text
+    read = read_spec(text)
+    assert (read.type, read.document["name"]) == ("Agent", "sums")
+    assert read.document["system_prompt"] == "Answer the question about {{query}}"
+    assert [given["title"] for given in read.document["inputs"]] == ["query"]
+    assert [each["name"] for each in read.document["tools"]] == ["add"]
+
+
 def test_a_context_as_instructions_becomes_prose() -> None:
     context = Context(guidance=Guidance(role="a critic"), directive=Directive("Judge this."))
     document = json.loads(dump(Agent("critic", model="demo", instructions=context)))

@@ -346,11 +346,14 @@ WAYFLOW = {
     "s3_14": row(
         "an export has the keys of Agent Spec, in JSON and YAML",
         "test_a_document_has_the_keys_of_its_format",
-        "test_an_exported_agent_is_a_plain_agent_without_its_key",
+        "agentspec/test_export.py::test_an_agent_of_python_is_a_plain_agent_for_pyagentspec",
     ),
-    "s3_15": row("no key is in it", "test_an_exported_agent_is_a_plain_agent_without_its_key"),
+    "s3_15": row(
+        "no key is in it", "agentspec/test_export.py::test_an_agent_of_python_is_a_plain_agent_for_pyagentspec"
+    ),
     "s3_16": row(
-        "pyagentspec alone loads it as a plain Agent", "test_an_exported_agent_is_a_plain_agent_without_its_key"
+        "pyagentspec alone loads it as a plain Agent",
+        "agentspec/test_export.py::test_an_agent_of_python_is_a_plain_agent_for_pyagentspec",
     ),
     "s3_17": row(
         "tools of a document are bound by name to the same functions",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 from llm_server import Call, LLMServer, Reply
-from pyagentspec.agent import Agent as SpecAgent
-from pyagentspec.serialization import AgentSpecDeserializer
 
 from llmling import Agent, AgentPool, Event
 from llmling.agentspec import dump, load
@@ -63,21 +61,6 @@ def assistant() -> Agent[None]:
         instructions="You are a helpful assistant, answering the user request about {{ event.data.query }}",
         tools=[heavy_work],
     )
-
-
-@pytest.mark.parametrize("form", ["json", "yaml"])
-def test_an_exported_agent_is_a_plain_agent_without_its_key(form: Literal["json", "yaml"]) -> None:
-    text = dump(assistant(), form)
-    assert SECRET not in text
-    reader = AgentSpecDeserializer()
-    refs = {f"{json.loads(dump(assistant()))['llm_config']['id']}.api_key": "any"}
-    read = reader.from_json if form == "json" else reader.from_yaml
-    component: Any = read(text, components_registry=refs)
-    assert component.__class__ is SpecAgent
-    assert component.name == "assistant"
-    assert component.system_prompt == "You are a helpful assistant, answering the user request about {{query}}"
-    assert [given.title for given in component.inputs] == ["query"]
-    assert [tool.name for tool in component.tools] == ["heavy_work"]
 
 
 def test_a_document_has_the_keys_of_its_format() -> None:
