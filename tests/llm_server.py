@@ -85,7 +85,7 @@ class LLMServer:
         self._stopping = True
         await self._runner.cleanup()
 
-    async def wait_for_requests(self, count: int, timeout_s: float = 10.0) -> None:
+    async def wait_for_requests(self, count: int, timeout_s: float = 60.0) -> None:
         """Return once `count` requests have arrived."""
         async with asyncio.timeout(timeout_s), self._arrived:
             await self._arrived.wait_for(lambda: len(self.requests) >= count)

@@ -234,7 +234,7 @@ async def test_three_hundred_questions_to_one_agent_are_in_flight_at_once(server
     server.answer = lambda request: Reply(request.last_text, gate=gate)
     agent = concise()
     asked = asyncio.gather(*[agent.run(f"q{number}") for number in range(300)])
-    await server.wait_for_requests(300, timeout_s=60)
+    await server.wait_for_requests(300)
     assert server.in_flight == 300
     gate.set()
     assert [result.content for result in await asked] == [f"q{number}" for number in range(300)]

@@ -21,7 +21,7 @@ async def test_two_hundred_contexts_without_async_with_are_in_flight_at_once(ser
     server.answer = lambda request: Reply(request.last_text, gate=gate)
     contexts = [Context(directive=f"Say {number}.") for number in range(200)]
     asked = asyncio.gather(*[context.aexecute(provider="openai") for context in contexts])
-    await server.wait_for_requests(200, timeout_s=60)
+    await server.wait_for_requests(200)
     assert server.in_flight == server.peak == 200
     gate.set()
     assert [result.response for result in await asked] == [f"Say {number}." for number in range(200)]
@@ -44,7 +44,7 @@ async def test_the_loop_turns_while_models_think(server: LLMServer) -> None:
         asyncio.create_task(context.aexecute(model=MODEL, stream=number % 2 == 0))
         for number, context in enumerate(contexts)
     ]
-    await server.wait_for_requests(4, timeout_s=60)
+    await server.wait_for_requests(4)
     before = beats
     for _ in range(100):
         await asyncio.sleep(0)
@@ -137,7 +137,7 @@ async def test_cancelling_hangs_up_and_leaves_no_task(
     server.answer = lambda request: Reply("one two three", hang=not request.stream, hang_after=1)
     before = asyncio.all_tasks()
     task = asyncio.create_task(work(Agent("agent", model=MODEL, retries={"attempts": 1})))
-    await server.wait_for_requests(requests, timeout_s=60)
+    await server.wait_for_requests(requests)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
