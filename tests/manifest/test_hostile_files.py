@@ -86,15 +86,15 @@ def test_it_is_refused_at_its_place(name: str, tmp_path: Path) -> None:
     content, code, line, column = PACK[name]
     file = _write(tmp_path, content)
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     problems = check(file)
-    took = time.perf_counter() - started
+    busy_s = time.process_time() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [(problem.code, problem.line, problem.column) for problem in problems] == [(code, line, column)]
     text = problems[0].render()
     assert all(char.isprintable() or char in "\n\t" for char in text)
-    assert took < 1
+    assert busy_s < 1
     assert peak < 50_000_000
     with pytest.raises(ManifestError):
         load(file)

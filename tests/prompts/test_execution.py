@@ -250,24 +250,6 @@ async def test_providers_mix_and_all_are_in_flight_at_once(server: LLMServer) ->
     gc.collect()  # an open connection would warn here, and warnings are errors
 
 
-async def test_runs_do_not_hold_the_loop(server: LLMServer) -> None:
-    await CONTEXT.aexecute(provider="openai")  # importing litellm is not what is watched
-    server.answer = lambda _: Reply("slow", delay_s=0.3)
-    longest = 0.0
-
-    async def watch() -> None:
-        nonlocal longest
-        while True:
-            at = time.perf_counter()
-            await asyncio.sleep(0.005)
-            longest = max(longest, time.perf_counter() - at)
-
-    watcher = asyncio.create_task(watch())
-    await CONTEXT.aexecute(provider="openai")
-    watcher.cancel()
-    assert longest < 0.1
-
-
 async def test_a_web_handler_needs_no_thread_pool(server: LLMServer) -> None:
     gate = asyncio.Event()
     server.answer = lambda request: Reply(f"answer to {request.last_text}", gate=gate)

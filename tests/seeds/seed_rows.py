@@ -50,11 +50,7 @@ MYCONTEXT = {
         "200 runs are in flight at once, without a thread pool",
         "test_two_hundred_contexts_without_async_with_are_in_flight_at_once",
     ),
-    "s0_05": row(
-        "a run does not hold the loop",
-        "test_the_loop_turns_while_models_think",
-        EXECUTION + "test_runs_do_not_hold_the_loop",
-    ),
+    "s0_05": row("a run does not hold the loop", "test_the_loop_turns_while_models_think"),
     "s0_06": row("20 requests go through a web handler at once", EXECUTION + "test_a_web_handler_needs_no_thread_pool"),
     "s0_07": row(
         "with `stream=True` the request streams and the response is the whole text",
