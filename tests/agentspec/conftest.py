@@ -9,7 +9,7 @@ import pytest
 from spec_reader import LIBRARY, SpecReader
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def read_spec() -> Iterator[SpecReader]:
     """Give what reads a document with pyagentspec alone."""
     if not LIBRARY.is_dir():
