@@ -14,7 +14,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 from console_process import ConsoleProcess
-from serving import llmling, post, until
+from serving import eventually, llmling, post, until
+
+from llmling import Manifest
+from llmling.firing import open_engine
 
 POOL = """\
 mcp_servers:
@@ -89,7 +92,7 @@ async def test_the_first_signal_drains_what_runs(tmp_path: Path, free_tcp_port: 
     async with ConsoleProcess(tmp_path, "serve", "agents.yml") as serve:
         await serve.line("ready")
         (event_id,) = await send(free_tcp_port, "slow")
-        await _running(tmp_path, event_id)
+        await _becomes("running", tmp_path, event_id)
         serve.process.send_signal(signal.SIGINT)
         assert await serve.line("draining") == "draining: 1 event running, up to 30 s (again to force)"
         assert await serve.exit_code() == 0
@@ -104,7 +107,7 @@ async def test_the_second_signal_ends_it_now(tmp_path: Path, free_tcp_port: int)
             await serve.line("ready")
             child = await until(lambda: psutil.Process(serve.process.pid).children(), "the MCP server's process")
             (event_id,) = await send(free_tcp_port, "slow")
-            await _running(tmp_path, event_id)
+            await _becomes("running", tmp_path, event_id)
             serve.process.send_signal(number)
             await serve.line("draining")
             serve.process.send_signal(number)
@@ -182,24 +185,19 @@ async def test_serve_goes_on_when_its_reader_goes_away(tmp_path: Path, free_tcp_
     os.close(read)
     events = await send(free_tcp_port, "hello", "hello again")
     for event_id in events:
-        await _done(tmp_path, event_id)
+        await _becomes("done", tmp_path, event_id)
     process.terminate()
     _, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, err.decode()
     assert "Traceback" not in err.decode()
 
 
-async def _status(folder: Path, event_id: str) -> str:
-    _, out, _ = await llmling(folder, "events", "show", "agents.yml", event_id, "--json")
-    status: str = json.loads(out)["status"]
-    return status
+async def _becomes(status: str, folder: Path, event_id: str) -> None:
+    """Return once an event has a status; looked at without a process for each look, which would miss short ones."""
 
+    async def look() -> bool | None:
+        record = await engine.inspect(event_id)
+        return True if record is not None and record.status == status else None
 
-async def _running(folder: Path, event_id: str) -> None:
-    while await _status(folder, event_id) != "running":
-        pass
-
-
-async def _done(folder: Path, event_id: str) -> None:
-    while await _status(folder, event_id) != "done":
-        pass
+    async with open_engine(Manifest.load(folder / "agents.yml")) as engine:
+        await eventually(look, f"the event to be {status}", 60)
