@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmling import plugins
@@ -277,7 +277,16 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", " \n", "\n \n"])
+async def test_texts_that_end_with_blank_lines_leave_the_file_whole(tmp_path: Path, end: str) -> None:
+    asked = [ask(f"{number} of two{end}", tools=(ToolSpec("t", f"A tool.{end}", {}),)) for number in ("one", "two")]
+    await record(tmp_path, "a", [f"first{end}", f"second{end}"], *asked)
+    model = replay(tmp_path)
+    assert [(await model.request(request)).message.text for request in asked] == [f"first{end}", f"second{end}"]
+
+
 @settings(max_examples=60, deadline=None)
+@example(text="0\n\n", arguments={})
 @given(text=TEXTS, arguments=st.dictionaries(TEXTS, JSON, max_size=4))
 def test_any_text_and_any_arguments_come_back(
     tmp_path_factory: pytest.TempPathFactory, text: str, arguments: dict[str, Any]

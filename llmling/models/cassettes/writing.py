@@ -21,6 +21,7 @@ from llmling.models.cassettes.exchange import identity
 from llmling.runtime.threads import run_in_thread
 
 _HEAD = "# Recorded by llmling; `model: replay:{name}` gives these answers again.\nversion: {version}\n"
+_CLOSED = "\n...\n"
 _ODD = frozenset("\r\t\x85\u2028\u2029\ufeff")
 _Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -133,7 +134,9 @@ class _Exchange:
 
 
 def _dumped(data: Any) -> str:
-    return yaml.dump(data, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=1_000_000)
+    text: str = yaml.dump(data, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=1_000_000)
+    # Where a text with blank lines at its end was written the dumper closes the document, and here more follows.
+    return text[: 1 - len(_CLOSED)] if text.endswith(_CLOSED) else text
 
 
 def _replace(path: Path, text: str) -> None:
