@@ -25,6 +25,7 @@ from llmling.agentspec.reading import (
 from llmling.agentspec.secrets import unescaped
 from llmling.agentspec.shapes import Unspeakable
 from llmling.agentspec.steps import FlowReader, Step
+from llmling.manifest.nodes import SequenceNode, followed
 
 _TOOLS = ("MCPTool", "ServerTool")
 _HANDLED = frozenset({*OURS_TOO, "asks", "pool"})
@@ -108,7 +109,9 @@ class Importer:
         if not pairs:
             part.problem("relationships", "LL202", "a swarm needs a relationship", hint="an `Agent` needs none")
         for node in pairs:
-            ends = [self._document.part(item, AGENTS) for item in getattr(node, "items", [])]
+            pair = followed(node)
+            items = pair.items if isinstance(pair, SequenceNode) else []
+            ends = [self._document.part(item, AGENTS) for item in items]
             if len(ends) != 2:
                 part.problem("relationships", "LL203", "a relationship is a list of two agents", place=node.place)
             elif ends[0] is not None and ends[1] is not None:

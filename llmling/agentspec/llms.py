@@ -17,6 +17,7 @@ OURS = "llmling"
 """Provider of models that only llmling has, such as `auto` and `demo`."""
 OLLAMA = "http://127.0.0.1:11434"
 VLLM = "http://127.0.0.1:8000/v1"
+_HERE = ("type", "name", "api_base", "api_key")
 _PARAMETERS = ("max_tokens", "temperature", "top_p", "seed", "stop")
 
 
@@ -83,8 +84,7 @@ def _litellm(model: LiteLLMModelConfig, fragments: Fragments, loc: Loc) -> Compo
         part.extras["api_base"] = base
     if model.name != model_name(part.type, name, part.fields):
         part.extras["name"] = model.name
-    if model.price is not None:
-        part.extras["price"] = fragments.of(model.price, (*loc, "price"))
+    part.extras |= fragments.of(model, loc, leave=_HERE)
     return part
 
 

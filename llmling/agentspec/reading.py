@@ -12,12 +12,13 @@ from llmling.agentspec.llms import OURS, base_of, model_name
 from llmling.agentspec.secrets import unescaped
 from llmling.agentspec.shapes import Unspeakable, properties_of, schema_of
 from llmling.manifest.importing import ImportFailed, import_object
-from llmling.manifest.models import ModelSettings
+from llmling.manifest.models import LiteLLMModelConfig, ModelSettings
 from llmling.manifest.tools import FunctionToolConfig
 from llmling.models.providers import ALIASES
 from llmling.protocols import ToolSpec
 from llmling.tools.function import describe
 
+_NOTED = tuple(key for key in LiteLLMModelConfig.model_fields if key not in {"type", "name", "api_base", "api_key"})
 _SETTINGS = frozenset(ModelSettings.model_fields) - {"timeout_s", "extra"}
 _PLAIN_RETRIES: Mapping[str, Any] = {
     "backoff_factor": 2, "jitter": "full_and_equal_for_throttle", "service_error_retry_on_any_5xx": True,
@@ -61,8 +62,7 @@ def _litellm(part: Part, name: str, given: Given) -> Any:
     holder = auth or part
     if holder.has("api_key") and (key := given.secret(holder, "api_key")) is not None:
         model["api_key"] = key
-    if "price" in extras:
-        model["price"] = given.fragment(part, extras["price"])
+    model |= given.fragment(part, {key: extras[key] for key in _NOTED if key in extras})
     return model if len(model) > 2 else model["name"]
 
 

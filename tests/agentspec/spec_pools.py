@@ -77,6 +77,8 @@ POOLS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
                         "name": "anthropic/claude-3-5-haiku-latest",
                         "api_key": KEY,
                         "price": {"input_per_mtok": 1, "output_per_mtok": 2},
+                        "concurrency": 3,
+                        "requests_per_minute": 60,
                     }
                 }
             }
