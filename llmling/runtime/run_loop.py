@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmling.errors import DecisionNeeded, LimitExceeded, ModelError, NotAsked, OutputError
+from llmling.errors import LimitExceeded, ModelError, NotAsked, OutputError
 from llmling.messages import Message, RunResult, TextPart
 from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
@@ -20,7 +20,7 @@ from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.scope import current_event
 from llmling.runtime.spans import run_completed, run_span
-from llmling.runtime.stream import Listener, silent
+from llmling.runtime.stream import Listener, ended, silent
 from llmling.runtime.tracing import OpenSpan
 from llmling.runtime.window import Window
 
@@ -92,9 +92,7 @@ class RunLoop:
                 ) from None
         except BaseException as error:
             # Also of a cancelled run somebody may read later how it ended.
-            kind = "run_waiting" if isinstance(error, DecisionNeeded) else "run_failed"
-            why = "the run was cancelled" if isinstance(error, asyncio.CancelledError) else str(error)
-            progress.say(kind, why, error=type(error).__name__)
+            progress.say(*ended(error), error=type(error).__name__)
             raise
         result = RunResult(
             content=content,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from llmling.errors import DecisionNeeded
 from llmling.messages import RunResult
 from llmling.records import Step
 
@@ -63,6 +64,13 @@ class RunEvent:
         """Return the event as a step, for a trace; `number` is its place among those of its run."""
         data = {"type": self.type, "agent": self.agent, "message": self.message, "data": dict(self.data)}
         return Step(f"{self.run_id}:{number}", "event", {**data, "run": self.run_id, "time": self.time.timestamp()})
+
+
+def ended(error: BaseException) -> tuple[RunEventType, str]:
+    """Return how a run ended that has no answer, and why."""
+    if isinstance(error, asyncio.CancelledError):
+        return "run_failed", "the run was cancelled"
+    return ("run_waiting" if isinstance(error, DecisionNeeded) else "run_failed"), str(error) or type(error).__name__
 
 
 def completed(run_id: str, agent: str, result: RunResult) -> RunEvent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from llmling.events import new_id
 from llmling.manifest.agents import InboxConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.models import AutoModelConfig
+from llmling.manifest.problems import check_keywords
 from llmling.manifest.teams import Mode, TeamConfig
 from llmling.messages import Message, RunResult, Usage
 from llmling.protocols import Model
@@ -31,7 +31,7 @@ from llmling.runtime.pick import ByCallable, ByCondition, ByModel, Picker
 from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
 from llmling.runtime.spans import team_completed, team_span
-from llmling.runtime.stream import RunEvent, RunEventType, completed
+from llmling.runtime.stream import RunEvent, RunEventType, completed, ended
 from llmling.runtime.tracing import Span
 
 
@@ -174,7 +174,7 @@ class Team(Member):
             try:
                 answer = await self._answer(message, run)
             except BaseException as error:
-                run.say("run_failed", str(error) or "the run was cancelled", error=type(error).__name__)
+                run.say(*ended(error), error=type(error).__name__)
                 raise
             results = [done.result for done in answer.attempts if done.result is not None]
             spans = team_completed(span, results)
@@ -294,11 +294,7 @@ def _config(members: Sequence[Node], mode: Mode, options: TeamOptions) -> TeamCo
         TypeError: There is no such option.
         ValueError: A value of an option is wrong, or options do not fit together.
     """
-    for name in options:
-        if name not in TeamOptions.__annotations__:
-            close = difflib.get_close_matches(name, TeamOptions.__annotations__, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"Team() got an unexpected keyword argument {name!r}{hint}")
+    check_keywords("Team", options, TeamOptions.__annotations__)
     names = [member.name for member in members]
     when = options.get("when", {})
     for name in when:

@@ -16,7 +16,7 @@ from llmling.errors import ModelError
 from llmling.messages import Message, ToolCallPart
 from llmling.protocols import ModelRequest
 from llmling.runtime.stream import RunEvent
-from llmling.testing import ScriptedModel
+from llmling.testing import ScriptedModel, fire
 
 MANIFEST = """
 server: false
@@ -118,6 +118,25 @@ teams:
         "clerk run_failed",
         "desk run_failed",
     ]
+
+
+async def test_a_team_whose_member_waits_for_a_person_waits_too(stage: Stage) -> None:
+    manifest = """
+server: false
+agents:
+  clerk: {model: demo:script.yml, tools: [{type: function, function: trace_tools:look, approval: always}]}
+teams:
+  desk:
+    mode: sequential
+    members: [clerk]
+    triggers: [{type: webhook, name: hook, port: PORT, prompt: "{{ event.data.text }}"}]
+"""
+    stage.write("script.yml", "- {tool_calls: [{name: look, arguments: {}}]}\n")
+    async with stage.pool(manifest) as pool:
+        record = await fire(pool, "hook", data={"text": "go"}, timeout_s=60)
+        trace = await pool.trace(record.id)
+    assert record.status == "waiting"
+    assert told(trace)[-2:] == ["clerk run_waiting", "desk run_waiting"]
 
 
 async def test_every_attempt_that_failed_ends_with_run_failed(stage: Stage) -> None:
