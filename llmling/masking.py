@@ -8,20 +8,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 MASK = "***"
-_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS", "AUTHORIZATION")
 # Shorter values are masked nowhere: hiding every "1" or "dev" would make texts unreadable and hide nothing.
-_SHORTEST = 8
+SHORTEST = 8
+
+
+def names_credential(name: str) -> bool:
+    """Whether a variable or argument holds a credential, by its name."""
+    return name.upper().endswith(_NAMES)
 
 
 def environment_secrets() -> set[str]:
     """Return the values of environment variables that look like credentials by their name."""
-    return {value for name, value in os.environ.items() if name.upper().endswith(_NAMES)}
+    return {value for name, value in os.environ.items() if names_credential(name)}
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
     """Return a text without these secrets; those of less than eight characters stay."""
     for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SHORTEST:
+        if len(secret) >= SHORTEST:
             text = text.replace(secret, MASK)
     return text
 
@@ -43,4 +48,4 @@ def _without(value: Any) -> Any:
 
 def _credential(name: str, value: Any) -> bool:
     # A number called `max_tokens` is none.
-    return isinstance(value, str) and name.upper().endswith(_NAMES)
+    return isinstance(value, str) and names_credential(name)

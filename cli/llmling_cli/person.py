@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from llmling.asks import Attending
+from llmling.masking import masked_arguments
 from llmling.messages import ToolCallPart
 from llmling.records import RunInfo
 from llmling_cli import console
@@ -20,7 +21,8 @@ class Person:
     async def approve(self, call: ToolCallPart, run: RunInfo) -> bool | str:
         """Ask whether a tool may be called; anything but yes or no is the reason of a no."""
         async with self._turn:
-            console.complain(f"agent {run.agent!r} wants to call {call.name}({call.arguments_json()})", "yellow")
+            shown = console.short(masked_arguments(call.arguments), 500)
+            console.complain(f"agent {run.agent!r} wants to call {call.name}({shown})", "yellow")
             said = await _line("allow it? y, or n, or why not: ")
         if said.lower() in {"y", "yes"}:
             return True

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmling.errors import ModelError
+from llmling.masking import masked
 
 _RETRYABLE = frozenset({408, 409, 425, 429})
 _HTTP_ERRORS = frozenset({("httpx", "HTTPStatusError"), ("openai", "APIStatusError")})
@@ -47,9 +48,7 @@ def model_error(
 
     `base` is the address that was asked, when the user chose it; `secret` never appears in the text.
     """
-    reason = _reason(error)
-    if secret and len(secret) >= 8:
-        reason = reason.replace(secret, "***")
+    reason = masked(_reason(error), filter(None, [secret]))
     answered = _answer(error)
     if answered is not None:
         status, headers = answered

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from llmling.events import Event
+from llmling.masking import SHORTEST, names_credential
 
 ID = "{{ event.id }}"
 TIME = "{{ event.time }}"
 ISO_TIME = "{{ event.time.isoformat() }}"
 FOLDER = "{{ folder }}"
 
-_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS")
-# Shorter values are words of many a text; hiding them hides nothing.
-_SHORTEST_SECRET = 8
 _SHORTEST_ID = 16
 _ALIKE = re.compile(
     r"""
@@ -55,9 +53,7 @@ class Varying:
         folders = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
         self._folders = re.compile(rf"(?:{folders})(?![\w-])") if names else None
         secrets = {
-            value: f"${{{name}}}"
-            for name, value in env.items()
-            if name.upper().endswith(_SECRET_NAMES) and len(value) >= _SHORTEST_SECRET
+            value: f"${{{name}}}" for name, value in env.items() if names_credential(name) and len(value) >= SHORTEST
         }
         self._secrets = sorted(secrets.items(), key=lambda pair: len(pair[0]), reverse=True)
 
