@@ -21,6 +21,7 @@ from llmling.asks import Ask, Attending, Decision
 from llmling.deciding import decide
 from llmling.errors import EngineError, StartupError
 from llmling.exporters.choose import exporter
+from llmling.manifest.problems import check_keywords
 from llmling.manifest.root import Manifest
 from llmling.models.cassettes.recording import recorded
 from llmling.protocols import Engine, EventRecord
@@ -84,8 +85,7 @@ class AgentPool(Generic[TDeps]):
         record: str | Path | None = None,
         **attending: Unpack[Attending],
     ) -> None:
-        if unknown := attending.keys() - Attending.__annotations__.keys():
-            raise TypeError(f"AgentPool() got an unexpected keyword argument {min(unknown)!r}")
+        check_keywords("AgentPool", attending, Attending.__annotations__)
         self.manifest = manifest if isinstance(manifest, Manifest) else manifests.load(manifest or {"agents": {}})
         self._parallel = parallel_load
         self._model = model
@@ -309,9 +309,15 @@ class AgentPool(Generic[TDeps]):
         return {} if self._engine is None else await self._engine.counts()
 
     async def decide(self, event_id: str, decision: Decision) -> Sequence[Ask]:
-        """Tell a person's decision to an event that waits for it; see `deciding.decide`."""
+        """Tell a person's decision to an event that waits for it, and return what it settled; nothing if too late.
+
+        Raises:
+            LookupError: There is no such event, or the pool keeps none: it has no triggers, or is not entered.
+            OutputError: The answer does not match the agent's `output`.
+            EngineError: The engine cannot be used.
+        """
         if self._engine is None:
-            raise LookupError(event_id)
+            raise LookupError(f"no event {event_id!r}: this pool keeps none; enter it, with triggers in its manifest")
         return await decide(self._engine, event_id, decision)
 
     async def inspect(self, event_id: str) -> EventRecord | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from llmling.asks import Decision
 from llmling.events import Event
@@ -78,6 +78,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class Model(Protocol):
     """Answers messages. It never retries by itself, raises `ModelError`, and may be used by many runs at once."""
 
@@ -246,6 +247,7 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
 class Store(Protocol):
     """Small facts that live with the engine, in named spaces; values are JSON. Writes are durable on return.
 

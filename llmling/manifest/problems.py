@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from llmling.errors import Problem
@@ -199,6 +199,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `did you mean "x"?` for the nearest known word, or nothing."""
     near = nearest(word, known)
     return f'did you mean "{near}"?' if near else ""
+
+
+def check_keywords(call: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a keyword that a call does not know, as Python does.
+
+    Raises:
+        TypeError: There is one; the message has the nearest known one.
+    """
+    for name in given:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}{hint}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

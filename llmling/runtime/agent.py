@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from llmling import plugins
 from llmling.asks import Attending
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
+from llmling.manifest.problems import check_keywords
 from llmling.manifest.root import Manifest
 from llmling.messages import Message, RunResult
 from llmling.protocols import Approval, Model, RetryPolicy, Store
@@ -303,11 +303,7 @@ def _config(options: AgentOptions, instructions: str | Sequence[str] | Mapping[s
         TypeError: There is no such option.
         ManifestError: A value of an option is wrong.
     """
-    for name in options:
-        if name not in AgentOptions.__annotations__:
-            close = difflib.get_close_matches(name, AgentArguments.__annotations__, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"Agent() got an unexpected keyword argument {name!r}{hint}")
+    check_keywords("Agent", options, AgentArguments.__annotations__)
     written = instructions if isinstance(instructions, str | Mapping) else list(instructions)
     data = {**options, **({"instructions": written} if written else {})}
     try:

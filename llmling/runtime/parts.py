@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from llmling import plugins
 from llmling.errors import LLMlingError, StartupError
@@ -248,7 +248,12 @@ def model_config(model: Any) -> Any:
 def live_model(model: Any, services: Services) -> Model:
     """Return a model as it is, and a config or what a manifest says of one turned into it."""
     model = model_config(model)
-    return model if hasattr(model, "request") else services.model(model)
+    if isinstance(model, BaseModel):
+        return services.model(model)
+    if not isinstance(model, Model):
+        kind = type(cast("object", model)).__name__
+        raise TypeError(f"the model should be a name, a mapping or a `Model`, not {kind}")
+    return model
 
 
 def _shared(agent: str, server: str, services: Services) -> ToolProvider:

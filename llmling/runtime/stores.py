@@ -9,17 +9,16 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
+from llmling import manifest as manifests
 from llmling import plugins
 from llmling.errors import StartupError
-from llmling.manifest.pool import EngineConfig
 from llmling.protocols import Engine, Store
 
 _NOTHING = "null"
-_engine_config: TypeAdapter[Any] = TypeAdapter(EngineConfig)
 
 
 class MemoryStore:
@@ -201,12 +200,16 @@ def given_store(store: Any, folder: Path) -> Store | None:
     """Return what an agent was given as its `store`: a file, an `engine` of a manifest or its config, or a store.
 
     Raises:
-        ValueError: It names no file, or no engine.
+        ManifestError: It is not as `engine` has to be.
+        TypeError: It is nothing of the kind.
     """
     if isinstance(store, str | Path):
         store = {"type": "sqlite", "path": str(store)}
     if isinstance(store, Mapping):
-        store = _engine_config.validate_python(store)
+        store = manifests.load({"engine": dict(cast("Mapping[str, Any]", store)), "agents": {}}).engine
     if isinstance(store, BaseModel):
         return StoreOnDemand(functools.partial(plugins.create, "engines", store, folder))
+    if store is not None and not isinstance(store, Store):
+        kind = type(store).__name__
+        raise TypeError(f"`store` should be a file, a mapping as `engine` has it, or a `Store`, not {kind}")
     return store
