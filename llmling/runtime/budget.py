@@ -6,9 +6,8 @@ import asyncio
 import datetime as dt
 import logging
 import math
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from llmling.errors import BudgetExceeded, EngineError
 from llmling.manifest.budgets import BudgetConfig
@@ -16,10 +15,10 @@ from llmling.protocols import Store
 from llmling.runtime.bounds import Bound
 from llmling.runtime.claims import Claim
 from llmling.runtime.clock import Clock
+from llmling.runtime.tasks import to_its_end
 
 logger = logging.getLogger("llmling.budget")
 SPACE = "budget"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +228,7 @@ class Accounts:
         below = {a.key(span): a.limit for a, span, _ in shares if a.budget.enforced}
         try:
             adding = self.store.add(SPACE, {a.key(span): n for a, span, n in shares}, below=below)
-            (done, totals), cancelled = await _to_its_end(adding)
+            (done, totals), cancelled = await to_its_end(adding, name="budget")
         except (EngineError, asyncio.CancelledError):
             for account, span, amount in shares:
                 account.written(span, amount, None)
@@ -249,7 +248,9 @@ class Accounts:
         cancelled: asyncio.CancelledError | None = None
         try:
             adding = self.store.add(SPACE, {account.key(span): delta for account, span, delta in deltas})
-            (_, totals), cancelled = await _to_its_end(adding)
+            (_, totals), cancelled = await to_its_end(adding, name="budget")
+        except asyncio.CancelledError as error:
+            cancelled = error
         except EngineError as error:
             logger.warning("what a request has cost could not be written, so its reservation counts: %s", error)
         for account, span, delta in deltas:
@@ -265,18 +266,6 @@ def unknown_price(model: str, budget: Budget, limit: str) -> str:
         f"`model: {{type: litellm, name: {model}, price: {{input_per_mtok: ..., output_per_mtok: ...}}}}`, with 0 for "
         "a model that costs nothing"
     )
-
-
-async def _to_its_end(write: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
-    # A write that has begun happens whether we wait for it or not, and has to be counted: a cancellation waits for it.
-    task = asyncio.create_task(write, name="llmling budget")
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    return task.result(), cancelled
 
 
 def _amount(value: float) -> str:

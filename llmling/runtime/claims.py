@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from llmling.manifest.models import Price
-from llmling.messages import Message, TextPart, ToolCallPart
 from llmling.protocols import Model, ModelRequest, ModelResponse
+from llmling.runtime.gauge import raw, raw_offer
 
-# A token is rarely less than three bytes of UTF-8, in any language; what a provider adds comes on top.
-_BYTES_PER_TOKEN = 3
-_PER_MESSAGE, _PER_REQUEST = 8, 16
+_PER_REQUEST = 16
+"""What a provider adds to a request, in tokens."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +72,7 @@ def spent_by(claim: Claim, response: ModelResponse, seen: Seen) -> dict[str, flo
     tokens, usd = float(usage.total_tokens), response.cost_usd
     read, written = float(usage.input_tokens), float(usage.output_tokens)
     if not tokens and not response.demo:
-        read, written = claim.input_tokens + seen.more_input, _tokens(response.message)
+        read, written = claim.input_tokens + seen.more_input, raw(response.message)
         tokens = read + written
     if price is not None and (usd is None or not usage.total_tokens):
         usd = 0.0 if response.demo else cost_usd(price, read, written)
@@ -112,24 +110,4 @@ def _most_output_tokens(settings: Mapping[str, Any]) -> int | None:
 
 
 def _input_tokens(request: ModelRequest) -> float:
-    shapes = [tool.description + json.dumps(dict(tool.parameters)) for tool in request.tools]
-    if request.output_schema is not None:
-        shapes.append(json.dumps(dict(request.output_schema)))
-    texts = sum(_tokens(message) + _PER_MESSAGE for message in request.messages)
-    return texts + sum(len(shape) for shape in shapes) / _BYTES_PER_TOKEN + _PER_REQUEST
-
-
-def _tokens(message: Message) -> float:
-    size = 0
-    for part in message.parts:
-        if isinstance(part, TextPart):
-            size += _bytes(part.content)
-        elif isinstance(part, ToolCallPart):
-            size += _bytes(part.name) + _bytes(part.arguments_json())
-        else:
-            size += _bytes(part.response)
-    return size / _BYTES_PER_TOKEN
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return sum(map(raw, request.messages)) + raw_offer(request.tools, request.output_schema) + _PER_REQUEST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from llmling.errors import EngineError
 from llmling.events import new_id
 from llmling.protocols import Store
 from llmling.runtime.clock import Clock
+from llmling.runtime.tasks import to_its_end
 
 LEASE_S = 6.0
 """How long a lease lasts after its holder was last heard of, in seconds."""
@@ -39,7 +40,10 @@ async def lease(store: Store, name: str, clock: Clock, lease_s: float = LEASE_S)
         beat = asyncio.create_task(holder.keep(), name="llmling lease")
         yield
     finally:
-        await _to_its_end(_leave(holder, beat))
+        # Who cancels again and again, as streams and engines do, would leave the lease taken.
+        _, cancelled = await to_its_end(_leave(holder, beat), name="lease")
+        if cancelled is not None:
+            raise cancelled
 
 
 async def _leave(holder: _Holder, beat: asyncio.Task[None] | None) -> None:
@@ -47,20 +51,6 @@ async def _leave(holder: _Holder, beat: asyncio.Task[None] | None) -> None:
         beat.cancel()
         await asyncio.wait({beat})
     await holder.give_back()
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await a short work; who cancels again and again, as streams and engines do, would leave the lease taken."""
-    task = asyncio.create_task(work, name="llmling lease")
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 class _Holder:

@@ -5,9 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 logger = logging.getLogger("llmling")
+T = TypeVar("T")
+
+
+async def to_its_end(work: Coroutine[Any, Any, T], *, name: str) -> tuple[T, asyncio.CancelledError | None]:
+    """Await a short work that must not be left half done; return its result and the cancellation that came meanwhile.
+
+    Raises:
+        CancelledError: The work failed, and was cancelled meanwhile.
+    """
+    task = asyncio.create_task(work, name=f"llmling {name}")
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and (failure := task.exception()) is not None:
+        raise cancelled from failure
+    return task.result(), cancelled
 
 
 class TaskSet:
