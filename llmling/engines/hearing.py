@@ -117,5 +117,5 @@ class Hearing:
 def _call(listener: Settled, event: EventRow) -> None:
     try:
         listener(records.event_record(event))
-    except Exception:
+    except Exception:  # the border to whoever listens: no event is lost for that
         log.exception("the listener failed for event %s; the event itself is safe", event[0])

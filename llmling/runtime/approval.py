@@ -93,7 +93,7 @@ class Approvals:
         """Return why a person refuses a call, None when it may be made."""
         try:
             said = await call_user(approve, call, self._progress.info)
-        except Exception as error:
+        except Exception as error:  # the border to what users wrote: a person who cannot be asked has not said yes
             logger.exception("`approve` of agent %r failed on tool %r", self._profile.agent, call.name)
             return f"asking a person failed: {type(error).__name__}: {error}"
         if said is True:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
+from llmling.errors import RunError
 from llmling.runtime.claims import Claim
 from llmling.runtime.clock import Clock
 
@@ -194,5 +195,5 @@ def _wake_next(bound: Bound) -> None:
 def _may_pass(bound: Bound) -> bool:
     try:
         return bound.wait_s() < math.inf
-    except Exception:  # noqa: BLE001 - whoever waits has to hear it himself
+    except RunError:  # whoever waits has to hear it himself
         return True

@@ -40,7 +40,7 @@ class Compaction:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Sizes:
     """Tokens: a request over `limit` is made smaller, down to `target` where possible; none is over `most`."""
 
     target: float
@@ -48,7 +48,7 @@ class Bounds:
     most: float
 
     @classmethod
-    def of(cls, most: float, share: float, floor: float) -> Bounds:
+    def of(cls, most: float, share: float, floor: float) -> Sizes:
         """Return the bounds of a window; `floor` is what cannot be left out."""
         limit = most * share
         target = limit * 2 / 3
@@ -141,7 +141,7 @@ class Fitting:
         weights = sum(self._weight(index, left) for index in self._layout.shown(left))
         return self._besides + weights + self._gauge.text(self._layout.note(left))
 
-    def fit(self, left: Compaction, bounds: Bounds, *, cut_first: bool) -> Compaction:
+    def fit(self, left: Compaction, bounds: Sizes, *, cut_first: bool) -> Compaction:
         """Leave out more, oldest first: cut results, whole turns, whole groups; last the results just come in."""
         size = self.size(left)
         for smaller, saved in self._steps(left, cut_first):

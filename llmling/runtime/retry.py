@@ -104,8 +104,8 @@ class _Tries:
         self._model = model
         self._policy = policy
         # A model that asks several others has made all the tries there are; asking it again would multiply them.
-        self._asks_others = getattr(model, "retries_by_itself", False)
-        self._most = 1 if self._asks_others else policy.attempts
+        self._retries_by_itself = getattr(model, "retries_by_itself", False)
+        self._most = 1 if self._retries_by_itself else policy.attempts
         self._clock = clock
         self._deadline = deadline
         self._on_retry = on_retry
@@ -126,13 +126,13 @@ class _Tries:
 
     def span(self, request: ModelRequest) -> OpenSpan | None:
         """Begin the span of the try about to be made; a model that asks others leaves that to their tries."""
-        return None if self._asks_others else chat_span(self._model.name, request, self._tries - 1)
+        return None if self._retries_by_itself else chat_span(self._model.name, request, self._tries - 1)
 
     @asynccontextmanager
     async def entered(self, request: ModelRequest) -> AsyncGenerator[Entry | None]:
         """Wait until the try may be made, and tell what became of it; None where nothing bounds it."""
         passing = current_pass.get()
-        if passing is None or self._asks_others or getattr(self._model, "unbounded", False):
+        if passing is None or self._retries_by_itself or getattr(self._model, "unbounded", False):
             yield None
             return
         entry = passing.gate.entry(self._model, request, passing.event)

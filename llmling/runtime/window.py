@@ -10,7 +10,7 @@ from llmling.errors import LimitExceeded, ModelError
 from llmling.messages import Message
 from llmling.protocols import ModelResponse, Step, ToolSpec
 from llmling.runtime.asking import Asking, Purpose
-from llmling.runtime.compaction import Bounds, Compaction, Fitting, Layout, counted
+from llmling.runtime.compaction import Compaction, Fitting, Layout, Sizes, counted
 from llmling.runtime.context import RunContext
 from llmling.runtime.gauge import Gauge, raw, raw_offer
 from llmling.runtime.profile import Profile
@@ -92,7 +92,7 @@ class Window:
         if self._config is None:
             return
         fitting = self._fitting(request)
-        bounds = Bounds.of(self._config.window_tokens, self._config.compact_at, fitting.floor)
+        bounds = Sizes.of(self._config.window_tokens, self._config.compact_at, fitting.floor)
         if fitting.size(self._left) > bounds.limit:
             await self._compact(request, fitting, bounds, "fit")
         size = fitting.size(self._left)
@@ -107,9 +107,7 @@ class Window:
         share = _COMPACT_AT if self._config is None else self._config.compact_at
         # The provider's word counts more than the estimate: the window is smaller than what was just sent.
         most = fitting.size(self._left)
-        return await self._compact(
-            request, fitting, Bounds.of(most, min(share, _COMPACT_AT), fitting.floor), "too_long"
-        )
+        return await self._compact(request, fitting, Sizes.of(most, min(share, _COMPACT_AT), fitting.floor), "too_long")
 
     def _fitting(self, request: _Request) -> Fitting:
         beside = f"{self._notes_of_plan()}{request.ask}"
@@ -117,7 +115,7 @@ class Window:
         return Fitting(request.layout, self._gauge, offer + self._gauge.text(beside))
 
     async def _compact(
-        self, request: _Request, fitting: Fitting, bounds: Bounds, reason: Literal["fit", "too_long"]
+        self, request: _Request, fitting: Fitting, bounds: Sizes, reason: Literal["fit", "too_long"]
     ) -> bool:
         layout, before = request.layout, self._left
         summarised = False
@@ -138,7 +136,7 @@ class Window:
         return True
 
     async def _summed_up(
-        self, request: _Request, key: str, gone: Sequence[Message], left: Compaction, sizes: tuple[Fitting, Bounds]
+        self, request: _Request, key: str, gone: Sequence[Message], left: Compaction, sizes: tuple[Fitting, Sizes]
     ) -> tuple[Compaction, bool]:
         fitting, bounds = sizes
         room = min(bounds.target * _SUMMARY_SHARE, (bounds.most - fitting.size(replace(left, summary=""))) / 2)

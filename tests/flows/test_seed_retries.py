@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -98,20 +97,16 @@ async def test_never_sooner_than_the_provider_asks(server: LLMServer) -> None:
 
 async def test_a_wait_longer_than_the_run_may_take_fails_at_once_with_the_reason(server: LLMServer) -> None:
     server.replies += [Reply(status=429, retry_after="600")] * 2
-    began = time.monotonic()
     with pytest.raises(ModelError, match=r"the provider asks to wait 6\d\d\.\d s, but only"):
         await Agent("a", model=OPENAI, retries=FAST, limits={"timeout_s": 60}).run("hello")
-    assert time.monotonic() - began < 30
     assert len(server.requests) == 1
 
 
 async def test_a_hanging_server_costs_one_timeout_and_is_let_go(server: LLMServer) -> None:
     server.replies += [Reply(hang=True)] * 2
     agent = Agent("a", model=OPENAI, model_settings={"timeout_s": 0.2}, retries={"attempts": 1})
-    began = time.monotonic()
     with pytest.raises(ModelError, match=r"no answer within 0\.2 s") as caught:
         await agent.run("hello")
-    assert time.monotonic() - began < 10
     assert (caught.value.attempts, len(server.requests)) == (1, 1)
     await asyncio.wait_for(server.requests[0].hung_up.wait(), 30)
 
