@@ -14,8 +14,8 @@ from llm_server import Call, LLMServer, Reply, Request
 from serving import Serve, free_port, post, rows, until
 
 FULL = bool(os.environ.get("CHAOS"))
-KILLS = 20 if FULL else 5
-EVENTS = 2_000 if FULL else 500
+KILLS = 20 if FULL else 3
+EVENTS = 2_000 if FULL else 250
 
 TOOLS = '''
 import os
