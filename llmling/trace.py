@@ -70,7 +70,8 @@ class _Reading:
     def _replied(self, step: Step, scope: str) -> Iterator[RunEvent]:
         response = ModelResponse.from_dict(step.data)
         number, _, purpose = step.key.removeprefix(scope).partition(":")
-        if purpose in _ANSWERS:
+        answers = purpose in _ANSWERS and not step.data.get("rejected")
+        if answers:
             self._last[scope] = response
         if "run" not in step.data:
             return
@@ -82,7 +83,7 @@ class _Reading:
         yield self._event("model_request", step.data, text, {**facts, **usage})
         for call in response.message.tool_calls:
             yield self._called(step, call)
-        if not response.message.tool_calls and purpose in _ANSWERS:
+        if not response.message.tool_calls and answers:
             # A reply that asks for nothing more is the answer.
             run, time = step.data["run"], step.data["time"]
             self._open.pop(run, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from llmling.asks import Ask, ask_key, decision_key, decision_of
 from llmling.errors import Asked, LimitExceeded, ModelError, NobodyToAsk
@@ -72,8 +72,12 @@ class Asking:
         self._progress.answered = not response.message.tool_calls
         await self._record(key, response)
 
-    async def _record(self, key: str, response: ModelResponse) -> None:
-        data = {**response.to_dict(), **self._progress.stamp()}
+    async def reject(self, key: str, response: ModelResponse) -> None:
+        """Record an answer that has to be given again: a run that starts again takes the same way."""
+        await self._record(key, response, rejected=True)
+
+    async def _record(self, key: str, response: ModelResponse, **facts: Any) -> None:
+        data = {**response.to_dict(), **self._progress.stamp(), **facts}
         await self._context.journal.record(Step(key, "reply", data))
 
     async def _hooked(

@@ -123,6 +123,8 @@ class RunLoop:
                     content = self._content(response)
                 except OutputError as error:
                     self._reask(error, exchange)
+                    if not replayed:
+                        await self._asking.reject(f"{iteration}:reply", response)
                     continue
             else:
                 content = None

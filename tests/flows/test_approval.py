@@ -18,6 +18,7 @@ from llmling.errors import OutputError
 from llmling.messages import ToolCallPart, ToolCallResponsePart
 from llmling.protocols import EventRecord
 from llmling.testing import ScriptedModel
+from llmling.trace import trace_of
 
 
 def calls(*wanted: tuple[str, dict[str, Any]]) -> Message:
@@ -200,6 +201,22 @@ async def test_a_restart_while_it_waits_loses_nothing(tmp_path: Path) -> None:
         assert (await office.next("done")).content == "all settled"
     assert office.log == ["note first", "send ada"]
     assert len(model.requests) == 1
+
+
+async def test_an_answer_that_had_to_be_given_again_is_given_again_after_the_decision(tmp_path: Path) -> None:
+    office = Office(tmp_path, MEMORY)
+    shape = {"type": "object", "properties": {"sent": {"type": "boolean"}}, "required": ["sent"]}
+    agent, model = clerk(office, "no JSON", calls(("send", {"to": "ada"})), '{"sent": true}', output=shape)
+    async with office.open(clerk=agent) as pool:
+        event_id = await office.post()
+        await office.next("waiting")
+        await pool.decide(event_id, Decision())
+        record = await office.next("done")
+    # The first reply was taken from the journal, so the run came to the call that was approved, and made it once.
+    assert (office.log, record.content) == (["send ada"], '{"sent": true}')
+    assert len(model.requests) == 3
+    types = [event.type for event in trace_of(record)]
+    assert types.count("run_completed") == 1
 
 
 async def test_never_and_an_agent_from_outside_the_manifest(tmp_path: Path) -> None:
