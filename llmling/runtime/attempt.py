@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from llmling.errors import DecisionNeeded, LLMlingError, RunError
+from llmling.errors import DecisionNeeded, EngineError, LLMlingError, RunError
 from llmling.messages import RunResult, Usage
 from llmling.runtime.context import Meter
 from llmling.runtime.node import Dropped
@@ -49,6 +49,7 @@ async def gathered(attempts: Sequence[Callable[[], Awaitable[Attempt]]], most: i
 
     Raises:
         DecisionNeeded: A person must decide first; until then there is no answer of the whole team.
+        EngineError: The engine cannot be written: no failure of a member, and gone when the team is tried again.
         LLMlingError: Nobody answered; an error that may be gone later is raised first.
         Dropped: Nobody answered, and nobody failed.
     """
@@ -63,7 +64,7 @@ async def gathered(attempts: Sequence[Callable[[], Awaitable[Attempt]]], most: i
     outcomes = [task.result() for task in tasks]
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     for error in errors:
-        if isinstance(error, DecisionNeeded):
+        if isinstance(error, DecisionNeeded | EngineError):
             raise error
     if any(outcome.result is not None for outcome in outcomes):
         return outcomes

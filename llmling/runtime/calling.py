@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-from llmling.errors import DecisionNeeded, RunError, ToolError
+from llmling.errors import DecisionNeeded, EngineError, RunError, ToolError
 from llmling.messages import ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import Step, Tool
 from llmling.runtime.approval import Approvals
@@ -59,11 +59,11 @@ class Calling:
         if not self._profile.parallel_tools or len(calls) == 1:
             return [await self._call(key, part, refused.get(key)) for key, part in zip(keys, calls, strict=True)]
 
-        async def outcome(key: str, part: ToolCallPart) -> ToolCallResponsePart | RunError:
+        async def outcome(key: str, part: ToolCallPart) -> ToolCallResponsePart | RunError | EngineError:
             # Nothing but the end of the run is raised by a call; the others are not cut short by it.
             try:
                 return await self._call(key, part, refused.get(key))
-            except RunError as error:
+            except (RunError, EngineError) as error:
                 return error
 
         async with asyncio.TaskGroup() as group:
@@ -71,7 +71,7 @@ class Calling:
         results: list[ToolCallResponsePart] = []
         for task in tasks:
             result = task.result()
-            if isinstance(result, RunError):
+            if isinstance(result, RunError | EngineError):
                 raise result
             results.append(result)
         return results
@@ -145,7 +145,7 @@ class Calling:
             return ToolCallResponsePart(call.id, call.name, _text(await tool.call(arguments)))
         except ToolError as error:
             return ToolCallResponsePart(call.id, call.name, str(error), failed=True)
-        except DecisionNeeded:
+        except (DecisionNeeded, EngineError):
             raise
         except Exception as error:  # the border to what users wrote: the model sees every failure
             logger.warning("tool %r of agent %r failed", call.name, self._profile.agent, exc_info=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from llmling.errors import DecisionNeeded, LLMlingError, ToolError
+from llmling.errors import DecisionNeeded, EngineError, LLMlingError, ToolError
 from llmling.manifest.tools import AgentToolConfig
 from llmling.protocols import ToolSpec
 from llmling.runtime.services import Services
@@ -77,7 +77,7 @@ class AgentTool:
             if limit.expired():
                 raise ToolError(f"agent {self.agent!r} took longer than {self.timeout_s:g} s (timeout_s)") from None
             raise
-        except DecisionNeeded:
+        except (DecisionNeeded, EngineError):
             raise
         except LLMlingError as error:
             raise ToolError(f"agent {self.agent!r} failed: {error or type(error).__name__}") from error

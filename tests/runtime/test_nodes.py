@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llmling.errors import Full, RunError
+from llmling.errors import EngineError, Full, RunError
 from llmling.manifest.agents import InboxConfig
 from llmling.messages import Message, RunResult, Usage
 from llmling.runtime.context import RunContext
@@ -292,3 +292,12 @@ async def test_a_team_stands_where_an_agent_may() -> None:
     a >> team >> b
     await a.run("x", wait_for_connections=True)
     assert b.seen == ["## m\n\nm(a(x))\n\n## n\n\nn(a(x))"]
+
+
+async def test_a_team_fails_where_the_engine_does() -> None:
+    def unwritable(message: Message) -> str:
+        raise EngineError("the disk is full")
+
+    team = Team([lambda message: "fine", unwritable], mode="parallel")
+    with pytest.raises(EngineError, match="the disk is full"):
+        await team.run("go")
