@@ -17,7 +17,7 @@ from llmling.protocols import ModelRequest, ModelResponse, OnRetry, Step, TextDe
 from llmling.runtime.context import RunContext
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
-from llmling.runtime.retry import request_with_retries, stream_with_retries
+from llmling.runtime.retry import NoTurn, request_with_retries, stream_with_retries
 from llmling.runtime.scope import current_request
 
 Purpose: TypeAlias = Literal["reply", "plan", "summary", "final"]
@@ -137,7 +137,8 @@ class Asking:
         except ModelError as error:
             self._context.meter.count(error.attempts)
             deadline = self._progress.deadline
-            if deadline is None or profile.clock.monotonic() < deadline:
+            # A run that never got its turn did not take too long: it is tried again later.
+            if isinstance(error, NoTurn) or deadline is None or profile.clock.monotonic() < deadline:
                 raise
             raise LimitExceeded(
                 f"run of agent {profile.agent!r} took {profile.limits.timeout_s:g} s: {error}; raise limits.timeout_s"

@@ -7,7 +7,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llmling.errors import RunError
 from llmling.runtime.claims import Claim
@@ -121,8 +121,10 @@ class Door:
         self._clock = clock
         self._lock = threading.Lock()
 
-    async def enter(self, bounds: Sequence[Bound], claim: Claim) -> None:
-        """Return when everything is taken; cancelling gives up the turn.
+    async def enter(self, bounds: Sequence[Bound], claim: Callable[[], Claim]) -> Claim:
+        """Return what was taken, once all of it was; cancelling gives up the turn.
+
+        `claim` is asked when there is room, since more may be known then than when the waiting began.
 
         Raises:
             RunError: A bound will have no room.
@@ -134,9 +136,10 @@ class Door:
                 try:
                     blocking, wait_s = _blocking(bounds, queue_up=turn is None)
                     if blocking is None:
+                        taken = claim()
                         for bound in bounds:
-                            bound.take(claim)
-                        return
+                            bound.take(taken)
+                        return taken
                     if wait_s == math.inf:
                         waiter = Waiter()
                         if blocking is turn:

@@ -216,15 +216,17 @@ class Accounts:
         """Return the limits of the budgets of these keys."""
         return [account for account in self.all if account.budget.key in keys]
 
-    async def reserve(self, accounts: Iterable[Account], claim: Claim) -> bool:
+    async def reserve(self, accounts: Iterable[Account], claim: Claim) -> tuple[bool, asyncio.CancelledError | None]:
         """Make the reservations of a claim durable; False when other processes have spent the rest meanwhile.
+
+        A cancellation that came while they were written is returned, so that the caller can give them back.
 
         Raises:
             EngineError: The store cannot be written.
         """
         shares = [(account, *account.reserved(claim)) for account in accounts]
         if self.store is None or not shares:
-            return True
+            return True, None
         below = {a.key(span): a.limit for a, span, _ in shares if a.budget.enforced}
         try:
             adding = self.store.add(SPACE, {a.key(span): n for a, span, n in shares}, below=below)
@@ -235,9 +237,7 @@ class Accounts:
             raise
         for account, span, amount in shares:
             account.written(span, amount, totals[account.key(span)])
-        if cancelled is not None:
-            raise cancelled
-        return done
+        return done, cancelled
 
     async def settle(self, deltas: list[tuple[Account, str, float]]) -> None:
         """Write what requests have cost more or less than was reserved; what cannot be written stays as reserved."""

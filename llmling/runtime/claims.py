@@ -12,13 +12,16 @@ from llmling.runtime.gauge import raw, raw_offer
 
 _PER_REQUEST = 16
 """What a provider adds to a request, in tokens."""
+CUT_OFF_TOKENS = 4_096
+"""What an answer that was cut off is taken for when none was ever seen: its provider may have written it."""
 
 
 @dataclass(slots=True, eq=False)
 class Claim:
     """What one try takes, by unit; `open_ended` are the units of which it may take more than that.
 
-    `spent` is what it has really taken, once that is known; a unit that is not in it has taken what was claimed.
+    `spent` is what it has really taken, once that is known; a unit that is not in it has taken what was claimed, or
+    what `cut_off` says when it never ended.
     """
 
     amounts: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -26,6 +29,7 @@ class Claim:
     price: Price | None = None
     input_tokens: float = 0.0
     spent: dict[str, float] = field(default_factory=dict[str, float])
+    cut_off: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(slots=True)
@@ -60,7 +64,13 @@ def claim_of(request: ModelRequest, price: Price | None, seen: Seen, *, priced: 
         usd = seen.usd or 0.0
         if not priced and seen.usd is None:
             open_ended.add("usd")
-    return Claim({"usd": usd, "tokens": read + (written or 0), "requests": 1}, open_ended, price, estimated)
+    cut_off: dict[str, float] = {}
+    if written is None:
+        cut_off["tokens"] = read + CUT_OFF_TOKENS
+        if price is not None:
+            cut_off["usd"] = cost_usd(price, read, CUT_OFF_TOKENS)
+    amounts = {"usd": usd, "tokens": read + (written or 0), "requests": 1}
+    return Claim(amounts, open_ended, price, estimated, cut_off=cut_off)
 
 
 def spent_by(claim: Claim, response: ModelResponse, seen: Seen) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -135,21 +135,21 @@ class Gate:
         """Return the budgets that requests for an event fall under: of the pool, the agent and the trigger."""
         return self._always if event.type == RUN else self._by_trigger.get(f"trigger {event.source}", self._always)
 
-    async def claim(self, model: Model, request: ModelRequest, accounts: Sequence[Account]) -> Claim:
-        """Return what a try may take of the budgets.
+    async def claim(self, model: Model, request: ModelRequest, accounts: Sequence[Account]) -> Callable[[], Claim]:
+        """Return what tells what a try may take of the budgets, as far as it is known by then.
 
         Raises:
             BudgetExceeded: Money is bounded, and nobody knows what the model costs.
         """
         if all(account.unit == "requests" for account in accounts):
-            return Claim({"requests": 1})
+            return lambda: Claim({"requests": 1})
         seen, priced = self.shared.seen(self.agent, model), is_priced(model)
         price = await price_of(model)
         if price is None and (priced or seen.silent):
             for account in accounts:
                 if account.unit == "usd":
                     self._refuse_unpriced(model, account)
-        return claim_of(request, price, seen, priced=priced)
+        return lambda: claim_of(request, price, seen, priced=priced)
 
     def _refuse_unpriced(self, model: Model, account: Account) -> None:
         reason = unknown_price(model.name, account.budget, account.limit_key)
@@ -187,20 +187,25 @@ class Entry:
         gate, door = self._gate, self._gate.shared.door
         self._accounts, self._limits = gate.accounts(self._event), gate.limits(self._model)
         while not self._inside:
-            self._claim = await gate.claim(self._model, self._request, self._accounts)
+            claim = await gate.claim(self._model, self._request, self._accounts)
             try:
-                await door.enter((*self._accounts, *self._limits), self._claim)
+                self._claim = await door.enter((*self._accounts, *self._limits), claim)
             except BudgetExceeded:
                 for account in self._accounts:
                     account.over += account.budget.enforced and account.exhausted
                 raise
-            reserved = False
+            reserved, cancelled = False, None
             try:
-                reserved = await gate.shared.accounts.reserve(self._accounts, self._claim)
+                reserved, cancelled = await gate.shared.accounts.reserve(self._accounts, self._claim)
             finally:
                 if not reserved:
                     door.leave((*self._accounts, *self._limits), self._claim)
             self._inside = reserved
+            if cancelled is not None:
+                # Nothing was asked, so nothing of the reservation counts.
+                self._claim.spent.update(dict.fromkeys(self._claim.amounts, 0.0))
+                await self.close()
+                raise cancelled
 
     async def answered(self, response: ModelResponse) -> None:
         """Say what the answer has cost."""
@@ -225,6 +230,8 @@ class Entry:
         if not self._inside:
             return
         self._inside = False
+        for unit, amount in self._claim.cut_off.items():
+            self._claim.spent.setdefault(unit, amount)
         held = [(account, *account.reserved(self._claim)) for account in self._accounts]
         self._gate.shared.door.leave((*self._accounts, *self._limits), self._claim)
         spent = self._claim.spent

@@ -136,7 +136,10 @@ class _Tries:
             yield None
             return
         entry = passing.gate.entry(self._model, request, passing.event)
-        await self.bounded(entry.open)
+        try:
+            await self.bounded(entry.open)
+        except _DeadlineReached as error:
+            raise self._no_turn() from error
         try:
             yield entry
         except _DeadlineReached:
@@ -214,6 +217,18 @@ class _Tries:
         # Never earlier than asked; a little later so that many runs do not come back in the same instant.
         return error.retry_after_s + min(jitter, 0.1 * error.retry_after_s)
 
+    def _no_turn(self) -> ModelError:
+        last = f"; the last failure was: {self._last}" if self._last else ""
+        return NoTurn(
+            f"{self._model.name}: no turn before the run's time was over, since a limit on requests or a budget had no "
+            f"room; raise that limit or limits.timeout_s, or lower `concurrency`{last}",
+            status=self._last.status if self._last else None,
+            provider=self._last.provider if self._last else "",
+            attempts=self._requests,
+            retryable=True,
+            unsent=True,
+        )
+
     def _late(self, requests: int) -> ModelError:
         last = f"; the last failure was: {self._last}" if self._last else ""
         return _DeadlineReached(
@@ -228,6 +243,10 @@ class _Tries:
 
 class _DeadlineReached(ModelError):
     """The deadline over all tries was reached; never tried again here."""
+
+
+class NoTurn(_DeadlineReached):
+    """The deadline was reached before the limits on requests had room for this one."""
 
 
 def _copy(error: ModelError, message: str, requests: int) -> ModelError:

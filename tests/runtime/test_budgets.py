@@ -15,10 +15,14 @@ from serving import until
 
 from llmling import Agent
 from llmling.errors import BudgetExceeded, ModelError
+from llmling.events import Event
 from llmling.manifest.agents import AgentConfig
+from llmling.manifest.budgets import BudgetConfig
 from llmling.messages import Message, Usage
 from llmling.protocols import ModelRequest, ModelResponse
+from llmling.runtime.gate import Bounds, agent_budget
 from llmling.runtime.services import Services
+from llmling.runtime.stores import MemoryStore
 from llmling.testing import FakeClock, ScriptedModel
 
 PRICE = {"input_per_mtok": 100, "output_per_mtok": 1000}
@@ -115,6 +119,23 @@ async def test_requests_wait_for_those_under_way_before_any_is_refused() -> None
     assert found.count("RunResult") == len(model.requests) == 4
 
 
+async def test_what_the_first_answer_teaches_lets_all_who_waited_go_at_once() -> None:
+    first, others = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: ModelRequest) -> ModelResponse:
+        await (first if len(model.requests) == 1 else others).wait()
+        return ModelResponse(Message.assistant("ok"), Usage(10, 0, 1), "m", cost_usd=0.01)
+
+    model = ScriptedModel(answer)
+    agent = Agent("a", model=model, budget={"usd_per_day": 100})
+    runs = asyncio.create_task(outcomes(agent, 20))
+    await until(lambda: model.requests, "the first request")
+    first.set()
+    await until(lambda: len(model.requests) == 20, "all of them in flight")
+    others.set()
+    assert await runs == ["RunResult"] * 20
+
+
 async def test_calls_of_known_size_go_at_once_and_never_reach_beyond_the_limit_by_more_than_one() -> None:
     def answer(request: Request) -> Reply:
         return Reply("x", delay_s=0.02, input_tokens=10, output_tokens=1 + len(server.requests) % 10)
@@ -190,6 +211,45 @@ async def test_an_answer_that_is_cut_off_counts_as_reserved() -> None:
         await asyncio.wait({run})
         with pytest.raises(BudgetExceeded, match=r"0\.02 of 0\.015 USD"):
             await agent.run("hello")
+
+
+async def test_a_first_answer_that_is_cut_off_counts_as_a_long_one() -> None:
+    async with LLMServer() as server:
+        model = priced(server, price={"input_per_mtok": 0, "output_per_mtok": 1000})
+        agent = Agent("a", model=model, retries={"attempts": 1}, budget={"usd_per_day": 4})
+        server.replies += [Reply("half of an answer", cut=True)]
+        with pytest.raises(ModelError):
+            await agent.run("hello")
+        with pytest.raises(BudgetExceeded, match=r"4\.096 of 4 USD"):
+            await agent.run("hello")
+
+
+async def test_a_cancellation_while_it_is_reserved_gives_it_back(tmp_path: Path) -> None:
+    class Slow(MemoryStore):
+        entered = asyncio.Event()
+        may_go = asyncio.Event()
+
+        async def add(self, *args: Any, **more: Any) -> tuple[bool, dict[str, float]]:
+            self.entered.set()
+            await self.may_go.wait()
+            return await super().add(*args, **more)
+
+    store = Slow()
+    budget = agent_budget("a", BudgetConfig(requests_per_day=1))
+    bounds = Bounds(FakeClock(), budgets=[budget], store=store)
+    await bounds.open()
+    gate = bounds.gate("a")
+    assert gate is not None
+    entry = gate.entry(ScriptedModel([]), ModelRequest((Message.user("x"),)), Event("test", "test"))
+    opening = asyncio.create_task(entry.open())
+    await store.entered.wait()
+    opening.cancel()
+    store.may_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    # The one request of the day is still there.
+    await gate.entry(ScriptedModel([]), ModelRequest((Message.user("x"),)), Event("test", "test")).open()
+    assert list((await store.items("budget")).values()) == [1]
 
 
 async def test_a_server_that_is_not_there_costs_nothing() -> None:

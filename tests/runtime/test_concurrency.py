@@ -303,3 +303,13 @@ async def test_the_guard_of_run_sync_names_the_line_that_called() -> None:
         agent.run_sync("x")
     line = error.traceback[0].lineno + 1
     assert f"{__file__}:{line}; write `await agent.run" in str(error.value)
+
+
+async def test_a_run_that_never_got_its_turn_is_no_slow_run() -> None:
+    model = ScriptedModel(["fine", "fine"])
+    agent = Agent("a", model=model, limits={"requests_per_minute": 1, "timeout_s": 0.3})
+    await agent.run("first")
+    with pytest.raises(ModelError, match=r"no turn before the run's time was over.*raise that limit") as caught:
+        await agent.run("second")
+    # An event is tried again for it, and no request was made.
+    assert (caught.value.retryable, caught.value.attempts, len(model.requests)) == (True, 0, 1)
