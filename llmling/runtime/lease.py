@@ -90,10 +90,11 @@ class _Holder:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _over(self, found: dict[str, Any], heard_s: float) -> bool:
-        # Clocks of two machines differ, so the time in the value only ends leases that are long over; who has watched
-        # the holder say nothing for so long needs no clock but its own.
+        # Clocks of two machines differ, and jump, so the time in the value only shortens the watch over leases that
+        # look long over: a holder that lives is heard of within half a lease. The watch needs no clock but its own.
         now, silent_s = self._clock.now().timestamp(), self._clock.monotonic() - heard_s
-        return silent_s >= self._lease_s or now >= found["until"] + self._lease_s
+        looks_over = now >= found["until"] + self._lease_s
+        return silent_s >= (self._lease_s / 2 if looks_over else self._lease_s)
 
     async def keep(self) -> None:
         """Tell that the holder is alive, until cancelled."""
@@ -143,7 +144,11 @@ class _Holder:
         return {"until": self._clock.now().timestamp() + self._lease_s}
 
     async def _swap(self, old: dict[str, Any] | None, new: dict[str, Any]) -> bool:
-        if not await self._store.swap(_SPACE, self._name, old, new):
-            return False
-        self._value = new
-        return True
+        # Cancelled or not, whether it was written must be known, or a lease stays that nobody gives back.
+        swapping = self._store.swap(_SPACE, self._name, old, new)
+        swapped, cancelled = await to_its_end(swapping, name="lease")
+        if swapped:
+            self._value = new
+        if cancelled is not None:
+            raise cancelled
+        return swapped

@@ -64,8 +64,10 @@ async def test_a_holder_that_is_alive_keeps_it_for_ever() -> None:
 
     async with lease(store, "x", clock):
         task = asyncio.create_task(other())
-        for _ in range(100):
+        for turn in range(100):
             await clock.advance(LEASE_S / 4)
+            if turn % 10 == 9:
+                clock.jump(3 * LEASE_S)
         assert not taken.is_set()
     while not taken.is_set():
         await asyncio.sleep(0)
@@ -103,13 +105,11 @@ async def test_a_holder_that_was_killed_loses_it(restarted: bool, caplog: pytest
     store, clock = MemoryStore(), FakeClock()
     stale = {"until": clock.now().timestamp() + LEASE_S, "owner": "killed", "next": "killed too"}
     await store.put("leases", {"x": stale})
+    wait_s = LEASE_S
     if restarted:
-        # A day later nobody has to wait.
+        # A day later half the wait is enough: a holder that lives would be heard of, whatever the clock says.
         clock.jump(86_400)
-        async with lease(store, "x", clock):
-            assert clock.monotonic() == 0.0
-        assert await store.items("leases") == {}
-        return
+        wait_s = LEASE_S / 2
     taken = asyncio.Event()
 
     async def other() -> None:
@@ -121,7 +121,7 @@ async def test_a_holder_that_was_killed_loses_it(restarted: bool, caplog: pytest
         await asyncio.sleep(0)
         await clock.advance(0.1)
     await task
-    assert LEASE_S <= clock.monotonic() < LEASE_S + 1
+    assert wait_s <= clock.monotonic() < wait_s + 1
     assert "took over the lease x" in caplog.text
 
 
