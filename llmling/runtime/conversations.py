@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,8 @@ from llmling.templates import TemplateFailed, key_template
 
 SHARED = "shared"
 """The id of the one session of an agent with `session: shared`."""
+NESTED_S = 5.0
+"""Longest wait for a session inside a turn of another one, in seconds."""
 
 Start = Callable[[], Awaitable[tuple[Message, ...]]]
 
@@ -77,17 +79,29 @@ class Conversation:
         """Hold the session: nobody else, in any process, takes a turn meanwhile.
 
         Raises:
-            RunError: The caller is inside a turn of this session itself.
+            RunError: The caller is inside a turn of this session itself, or of another one for too long.
             EngineError: The store cannot be used.
         """
-        if any(
-            turn.conversation is not None and turn.conversation.is_(self) and not turn.over for turn in _inside.get()
-        ):
+        around = [turn for turn in _inside.get() if turn.conversation is not None and not turn.over]
+        if any(turn.conversation is not None and turn.conversation.is_(self) for turn in around):
             raise RunError(
                 f"session {self.id!r} of agent {self._agent!r} is in the middle of the turn that asks for another one: "
                 "use another session id, or none"
             )
-        async with self._queue, lease(self._keep, self._history.name, self._clock):
+        async with AsyncExitStack() as held:
+            limit = asyncio.timeout(NESTED_S if around else None)
+            try:
+                async with limit:
+                    await held.enter_async_context(self._queue)
+                    await held.enter_async_context(lease(self._keep, self._history.name, self._clock))
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                # Two agents that ask each other in the middle of their turns would wait for one another for ever.
+                raise RunError(
+                    f"session {self.id!r} of agent {self._agent!r} was not free within {NESTED_S:g} s, and who asks "
+                    "holds a session too: two such agents may be waiting for each other"
+                ) from error
             yield
 
     async def load(self) -> tuple[Message, ...]:

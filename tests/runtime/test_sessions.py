@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llmling import Agent, AgentPool, Event, tool
 from llmling.errors import ManifestError, ModelError, RunError, StartupError
-from llmling.messages import Message, ToolCallPart
+from llmling.messages import Message, ToolCallPart, ToolCallResponsePart
 from llmling.protocols import ModelRequest
 from llmling.runtime.history import LONGEST_NAME, named
 from llmling.runtime.stores import MemoryStore
@@ -353,3 +353,23 @@ async def test_a_pool_without_triggers_opens_its_engine_only_for_sessions(tmp_pa
             await chat.run("hello")
             assert len(chat.messages) == count
             assert await pool.get_agent("b").session("s").load() == ()
+
+
+async def test_two_that_ask_each_other_in_the_middle_of_their_turns_do_not_wait_for_ever() -> None:
+    both = asyncio.Barrier(2)
+    call = Message("assistant", (ToolCallPart("c", "ask", {}),))
+    agents: dict[str, Agent[Any]] = {}
+
+    def asking(other: str) -> Agent[Any]:
+        async def ask() -> str:
+            """Ask the other one."""
+            await both.wait()
+            return (await agents[other].run("help", session="s")).response
+
+        return Agent(f"asks {other}", model=ScriptedModel([call, "without help"]), tools=[ask])
+
+    agents |= {"a": asking("b"), "b": asking("a")}
+    runs = await asyncio.gather(*(agent.run("start", session="s") for agent in agents.values()))
+    assert [run.response for run in runs] == ["without help"] * 2
+    failed = [part for run in runs for part in run.messages[-2].parts if isinstance(part, ToolCallResponsePart)]
+    assert all("two such agents may be waiting for each other" in part.response for part in failed)
