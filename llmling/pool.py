@@ -183,7 +183,8 @@ class AgentPool(Generic[TDeps]):
         await self._stack.enter_async_context(exporter(os.environ))
         await self._stack.enter_async_context(http_scope())
         await self._stack.enter_async_context(self._tasks)
-        around_model = await self._stack.enter_async_context(recorded(self._record, self.manifest.folder))
+        tape = recorded(self._record, self.manifest.folder, self.manifest.path)
+        around_model = await self._stack.enter_async_context(tape)
         await self._stack.enter_async_context(self._store)
         engine: Engine | None = None
         listeners = Listeners()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, TypeAdapter, model_validator
 
 from llmling.manifest.base import TEXT_OR_MAPPING, Config, Cost, CountFromZero, InMapping, Seconds, Text, Truth
@@ -19,6 +21,7 @@ MAX_CASSETTE_BYTES = 20_000_000
 FORMAT = 1
 _KEYS = ("version", "tools", "exchanges")
 _START = "record one with --record"
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class CassetteCall(Config):
@@ -197,6 +200,43 @@ def read_cassette(path: Path, source: Source, report: Report) -> list[CassetteEn
         report.add(root.place, "LL313", message, hint=_START)
         return []
     return _Reading(root, report).entries()
+
+
+def is_cassette(path: Path) -> bool:
+    """Whether a file is a cassette of any version, or empty; it is read no further than it takes to tell.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if not path.is_file():
+        return False
+    if path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file:
+        try:
+            return _looks_like_one(yaml.parse(file, Loader=_Loader))
+        except yaml.YAMLError:
+            return False
+
+
+def _looks_like_one(events: Iterator[Any]) -> bool:
+    """Whether a document is a mapping with a `version` and a list of `exchanges`."""
+    missing = {"version": yaml.ScalarEvent, "exchanges": yaml.SequenceStartEvent}
+    depth, key = 0, None
+    for event in events:
+        if isinstance(event, yaml.NodeEvent):
+            if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+                return False
+            if depth == 1 and key is None:
+                key = event.value if isinstance(event, yaml.ScalarEvent) else ""
+            elif depth == 1:
+                if key in missing and isinstance(event, missing[key]):
+                    del missing[key]
+                key = None
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if not missing:
+            return True
+    return False
 
 
 class _Reading:

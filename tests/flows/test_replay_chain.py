@@ -232,9 +232,53 @@ async def test_what_cannot_be_recorded_says_so(tmp_path: Path) -> None:
     assert "exchanges: []" in (tmp_path / "c.yml").read_text(), "nothing was asked, so nothing is replaced"
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        "agents: {a: {model: demo}}\n",
+        "import sys\n\nprint(sys.argv)\n",
+        "version: 1\n",
+        "exchanges: []\n",
+        "- version: 1\n- exchanges: []\n",
+        "tools: {version: 1, exchanges: []}\n",
+        "version: int\nexchanges: str\n",
+        "# only a note\n",
+        "{",
+        "\x00\x01",
+    ],
+)
+async def test_a_file_that_is_no_cassette_is_not_recorded_over(tmp_path: Path, held: str) -> None:
+    (tmp_path / "vict.yml").write_text(held)
+    with pytest.raises(StartupError, match=r"vict\.yml is not a cassette; name another file for --record") as raised:
+        await AgentPool({"agents": {"a": {"model": "demo"}}}, record=tmp_path / "vict.yml").__aenter__()
+    assert raised.value.usage
+    assert (tmp_path / "vict.yml").read_text() == held
+
+
+@pytest.mark.parametrize(
+    "held", ["", "version: 99\ntools: {t: [{}, []]}\nexchanges: []\n", '{"exchanges": [], "version": 1}']
+)
+async def test_an_empty_file_or_an_older_cassette_is_recorded_over(tmp_path: Path, held: str) -> None:
+    (tmp_path / "c.yml").write_text(held)
+    async with AgentPool({"agents": {"a": {"model": "demo"}}}, record=tmp_path / "c.yml") as pool:
+        await pool.get_agent("a").run("Hello.")
+    assert len(yaml.safe_load((tmp_path / "c.yml").read_text())["exchanges"]) == 1
+
+
+async def test_the_manifest_is_not_recorded_over(tmp_path: Path) -> None:
+    (tmp_path / "agents.yml").write_text("agents: {a: {model: demo}}")
+    for name in ("agents.yml", "../" + tmp_path.name + "/agents.yml"):
+        with pytest.raises(StartupError, match=r"agents\.yml is the manifest; name another file for --record"):
+            await AgentPool(tmp_path / "agents.yml", record=name).__aenter__()
+    status, out, err = await llmling(tmp_path, "run", "agents.yml", "a", "Hello.", "--record", "agents.yml")
+    assert (status, out) == (2, "")
+    assert "is the manifest; name another file for --record" in err
+    assert (tmp_path / "agents.yml").read_text() == "agents: {a: {model: demo}}"
+
+
 async def test_a_serving_process_records_until_it_is_killed_and_fire_leaves_that_to_it(tmp_path: Path) -> None:
     (tmp_path / "agents.yml").write_text(DEMO.replace("PORT", str(free_port())))
-    (tmp_path / "c.yml").write_text("what was here before")
+    (tmp_path / "c.yml").write_text("version: 1\nexchanges: []\n")
     async with Serve(tmp_path, "agents.yml", "--record", "c.yml", "--model", "demo") as serve:
         manifest = load(tmp_path / "agents.yml")
         for number in range(3):

@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from llmling.errors import LLMlingError, ModelError, NotAsked, StartupError
+from llmling.manifest.cassettes import is_cassette
 from llmling.models.cassettes.exchange import answer_data, error_data, request_data
 from llmling.models.cassettes.varying import Varying
 from llmling.models.cassettes.writing import CassetteFile
 from llmling.protocols import Model, ModelRequest, ModelResponse, TextDelta
 from llmling.runtime.scope import current_event
+from llmling.runtime.threads import run_in_thread
 
 logger = logging.getLogger("llmling.models")
 
@@ -66,17 +68,40 @@ class Recording:
 
 
 @asynccontextmanager
-async def recorded(path: str | Path | None, folder: Path) -> AsyncGenerator[Callable[[Model, str], Model]]:
+async def recorded(
+    path: str | Path | None, folder: Path, manifest: Path | None = None
+) -> AsyncGenerator[Callable[[Model, str], Model]]:
     """Yield what `Services.around_model` has to be: it records when a path is given, relative to `folder`.
 
     Raises:
-        StartupError: The file cannot be written.
+        StartupError: The file cannot be written, or is something else than a cassette, such as the manifest.
     """
     if path is None:
         yield lambda model, agent: model
         return
-    async with Recording(folder / path, folder) as recording:
+    recording = Recording(folder / path, folder)
+    await run_in_thread(_refuse_other, folder / path, manifest)
+    async with recording:
         yield recording.around
+
+
+def _refuse_other(path: Path, manifest: Path | None) -> None:
+    """Refuse to record over what is no recording.
+
+    Raises:
+        StartupError: The file is there and no cassette, or it cannot be read.
+    """
+    if not path.exists():
+        return
+    try:
+        if manifest is not None and manifest.exists() and path.samefile(manifest):
+            reason = "is the manifest"
+        else:
+            reason = "" if is_cassette(path) else "is not a cassette"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    if reason:
+        raise StartupError(f"{path} {reason}; name another file for --record", usage=True)
 
 
 class RecordingModel:
