@@ -17,7 +17,7 @@ from llmling.pool import AgentPool
 from llmling.prompts.instructions import event_message
 from llmling.protocols import Engine, EventRecord
 from llmling.templates import expression
-from llmling.triggers.by_hand import event_by_hand
+from llmling.triggers.by_hand import NO_DATA, event_by_hand
 from llmling.wiring import Source
 from llmling.wiring import open_engine as build_engine
 
@@ -66,7 +66,7 @@ async def fire(
     trigger: str,
     *,
     file: Path | None = None,
-    data: Any = None,
+    data: Any = NO_DATA,
     dry_run: bool = False,
     model: str | None = None,
     record: str | Path | None = None,
@@ -74,15 +74,20 @@ async def fire(
 ) -> FireResult:
     """Send one event through a trigger: into the serving process when there is one, else run it here.
 
-    A file trigger takes `file`, a webhook or schedule `data`. `record` is as for `AgentPool`. Returns when the event
-    is settled or waits for a person, or after `timeout_s` with a record that is not.
+    A file trigger takes `file`, a schedule `data`, every other one either of them. `model` and `record` are as for
+    `AgentPool`. Returns when the event is settled or waits for a person, or after `timeout_s` with a record that is
+    not.
 
     Raises:
         LookupError: There is no such trigger; the message lists those there are.
-        StartupError: Another process serves the manifest, so it cannot be recorded here.
-        LLMlingError: The file cannot be read, or the engine cannot be used.
+        StartupError: `file` or `data` does not fit the trigger or cannot be read; or `model` or `record` is given and
+            would have no effect, since it is a dry run or another process serves the manifest.
+        LLMlingError: The engine cannot be used.
     """
     node, config = _find(manifest, trigger)
+    own = [flag for flag, value in (("--model", model), ("--record", record)) if value is not None]
+    if dry_run and own:
+        raise StartupError(f"--dry-run asks no model: leave out {' and '.join(own)}, or --dry-run", usage=True)
     event, why_not = await asyncio.to_thread(event_by_hand, config, manifest.folder, file=file, data=data)
     wanted = config.filter is None or expression(config.filter)({"event": event})
     prompt = event_message(event, config.prompt).text if wanted else None
@@ -92,13 +97,14 @@ async def fire(
     while True:
         if manifest.engine.type != "memory":
             async with open_engine(manifest) as engine:
-                if record is not None and getattr(engine, "serving", False):
+                if own and getattr(engine, "serving", False):
                     raise StartupError(
-                        "another process serves this manifest and would run the event: stop it, or start it with "
-                        "--record",
+                        "another process serves this manifest and would run the event with its own settings: stop it, "
+                        f"or start it with {' and '.join(own)}, or leave out {' and '.join(own)} here",
                         usage=True,
                     )
-                settled = await _served(engine, Source(config, node, engine), event, ends)
+                # What this process alone can do is never handed over, also to one that begins to serve just now.
+                settled = None if own else await _served(engine, Source(config, node, engine), event, ends)
             if settled is not None:
                 return FireResult(event, node, wanted, prompt, why_not, settled, served=True)
         pool = AgentPool[None](manifest, model=model, record=record)
@@ -111,7 +117,12 @@ async def fire(
 
 
 async def fire_in(
-    pool: AgentPool[Any], trigger: str, *, file: Path | None = None, data: Any = None, timeout_s: float | None = None
+    pool: AgentPool[Any],
+    trigger: str,
+    *,
+    file: Path | None = None,
+    data: Any = NO_DATA,
+    timeout_s: float | None = None,
 ) -> EventRecord:
     """Send one event through a trigger of a pool that was entered, and return what became of it and its whole chain.
 
@@ -120,7 +131,8 @@ async def fire_in(
     Raises:
         LookupError: There is no such trigger; the message lists those there are.
         TimeoutError: It is not settled after `timeout_s`.
-        LLMlingError: The file cannot be read, or the pool has no trigger to fire.
+        StartupError: `file` or `data` does not fit the trigger or cannot be read.
+        LLMlingError: The pool has no trigger to fire.
     """
     node, config = _find(pool.manifest, trigger)
     event, _ = await asyncio.to_thread(event_by_hand, config, pool.manifest.folder, file=file, data=data)

@@ -214,7 +214,7 @@ def fire(
             manifest,
             trigger,
             file=payload,
-            data=event_data,
+            given=event_data,
             dry_run=dry_run,
             model=model,
             record=record,

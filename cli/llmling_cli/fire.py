@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,21 @@ def fire(
     trigger: str,
     *,
     file: Path | None,
-    data: Any,
+    given: Mapping[str, Any],
     dry_run: bool,
     model: str | None,
     record: str | None,
     json: bool,
     debug: bool,
 ) -> int:
-    """Send one event through a trigger, print what became of it and return the exit code."""
+    """Send one event through a trigger, print what became of it and return the exit code.
+
+    `given` holds `data` when there is any.
+    """
     console.log_to_stderr("text", debug=debug)
     try:
-        result = asyncio.run(send(manifest, trigger, file=file, data=data, dry_run=dry_run, model=model, record=record))
+        sent = send(manifest, trigger, file=file, dry_run=dry_run, model=model, record=record, **given)
+        result = asyncio.run(sent)
     except LookupError as error:
         raise StartupError(str(error.args[0]), usage=True) from None
     if dry_run:

@@ -41,11 +41,11 @@ def prompt(argument: str | None, *, what: str = "prompt") -> str:
     return text
 
 
-def event_data(text: str | None) -> Any:
-    """Return the data of `fire --data` as the JSON value it is."""
+def event_data(text: str | None) -> dict[str, Any]:
+    """Return `fire --data` as the argument it is, a JSON value that may be null; without it, none."""
     if text is None:
-        return None
+        return {}
     try:
-        return jsonlib.loads(text)
+        return {"data": jsonlib.loads(text)}
     except ValueError as error:
         raise typer.BadParameter(f"--data is not valid JSON: {error}") from None

@@ -43,6 +43,8 @@ async def test_help_names_every_command_of_the_contract(tmp_path: Path) -> None:
         ("events", "drop", "agents.yml", "ID", "--status", "dead"),
         ("run", "agents.yml", "nobody", "hello"),
         ("fire", "agents.yml", "nothing", "--data", "1"),
+        ("fire", "agents.yml", "webhook-1"),
+        ("fire", "agents.yml", "webhook-1", "--file", "none.txt"),
         ("serve", "missing.yml"),
         ("plan", "."),
     ],

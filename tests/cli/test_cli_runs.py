@@ -158,6 +158,9 @@ async def test_fire_and_events_reach_the_serving_process(project: Path) -> None:
         assert (status, fired["served"], fired["status"]) == (0, True, "done")
         await until(lambda: serve.events, "the event in the serving process")
         assert serve.events[0]["id"] == fired["id"]
+        status, out, err = await llmling(project, "fire", "agents.yml", "hook", "--data", "null", "--model", "demo")
+        assert (status, out) == (2, "")
+        assert "stop it, or start it with --model, or leave out --model here" in err
         await llmling(project, "fire", "agents.yml", "hook", "--data", '{"go": true, "text": "fail"}')
         status, out, _ = await llmling(project, "events", "retry", "agents.yml", "--status", "dead")
         assert (status, out) == (0, "1 event to be tried again\n")

@@ -284,8 +284,11 @@ async def test_a_serving_process_records_until_it_is_killed_and_fire_leaves_that
         for number in range(3):
             result = await fire(manifest, "hook", data=f"Event {number}.")
             assert (result.served, result.record and result.record.status) == (True, "done")
-        with pytest.raises(StartupError, match="another process serves this manifest"):
+        with pytest.raises(StartupError, match=r"another process serves this manifest.* start it with --record, or"):
             await fire(manifest, "hook", data="more", record="d.yml")
+        with pytest.raises(StartupError, match="leave out --model and --record here") as raised:
+            await fire(manifest, "hook", data="more", model="demo", record="d.yml")
+        assert raised.value.usage
         await until(lambda: len(serve.events) == 3, "three events")
         await serve.kill()
     entries = yaml.safe_load((tmp_path / "c.yml").read_text())["exchanges"]
