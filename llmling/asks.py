@@ -24,6 +24,18 @@ class Attending(TypedDict, total=False):
     """Answers for `model: human`."""
 
 
+def check_attending(given: Mapping[str, Any]) -> None:
+    """Check that whoever attends can be called.
+
+    Raises:
+        TypeError: Something else was given.
+    """
+    for name, example in (("approve", "approve(call, run)"), ("ask", "ask(question, run)")):
+        value = given.get(name)
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} should be a callable such as {example}, not {type(value).__name__}")
+
+
 _ASKED, _DECISION = ":asked", ":decision"
 _SETTLED = (_DECISION, ":result", ":reply")
 

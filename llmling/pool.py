@@ -17,7 +17,7 @@ from typing_extensions import TypeVar
 from llmling import manifest as manifests
 from llmling import plugins
 from llmling.arming import Triggers
-from llmling.asks import Ask, Attending, Decision
+from llmling.asks import Ask, Attending, Decision, check_attending
 from llmling.deciding import decide
 from llmling.errors import EngineError, StartupError
 from llmling.exporters.choose import exporter
@@ -86,6 +86,7 @@ class AgentPool(Generic[TDeps]):
         **attending: Unpack[Attending],
     ) -> None:
         check_keywords("AgentPool", attending, Attending.__annotations__)
+        check_attending(attending)
         self.manifest = manifest if isinstance(manifest, Manifest) else manifests.load(manifest or {"agents": {}})
         self._parallel = parallel_load
         self._model = model

@@ -337,7 +337,7 @@ def _repair(kind: str, node: Node) -> str:
         return "it is empty; give it a value or remove the key"
     if kind in {"number_type", "bool_type"} and isinstance(core_value(node.text), int | float):
         return f"write it without quotes: {node.text}" if not node.plain else ""
-    if kind == "string_type":
+    if kind == "string_type" and node.text:
         return f'put it in quotes: "{node.text}"'
     if kind == "list_type":
         text = node.text if node.plain else f'"{node.text}"'

@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
-from llmling.asks import Attending
+from llmling.asks import Attending, check_attending
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.problems import check_keywords
@@ -94,6 +94,7 @@ class Agent(Member, Generic[TDeps]):
         **options: Unpack[AgentArguments],
     ) -> None:
         self._manifest: Manifest | None = None
+        check_attending(options)
         services = Services(approve=options.pop("approve", None), person=options.pop("ask", None))
         store = options.pop("store", None)
         prompt: Instructions | None = None
@@ -274,6 +275,7 @@ class Agent(Member, Generic[TDeps]):
         the agent, or else as long as this agent lives.
 
         Raises:
+            TypeError: The id is no text.
             ValueError: The id is empty.
         """
         return Session(self, self._conversations, id)

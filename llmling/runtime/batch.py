@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from llmling.messages import Message, RunResult
 
@@ -40,7 +40,7 @@ class Runner(Protocol):
         ...
 
 
-async def as_completed(
+def as_completed(
     agent: Runner,
     prompts: Sequence[str | Message],
     *,
@@ -50,8 +50,23 @@ async def as_completed(
     """Yield `(index, outcome)` as the runs end; an outcome is a result or an exception.
 
     At most `max_concurrency` run at once, each for at most `timeout_s`. Leaving the loop cancels the rest.
+
+    Raises:
+        TypeError: `prompts` is no list; already when it is called.
+        ValueError: `max_concurrency` is below 1; likewise.
     """
-    limit = asyncio.Semaphore(max_concurrency or max(1, len(prompts)))
+    given: Any = prompts
+    if isinstance(given, str) or not isinstance(given, Collection):
+        raise TypeError(f"prompts should be a list, not {type(given).__name__}")
+    if max_concurrency is not None and max_concurrency < 1:
+        raise ValueError(f"max_concurrency should be at least 1, not {max_concurrency}")
+    return _outcomes(agent, prompts, max_concurrency or max(1, len(prompts)), timeout_s)
+
+
+async def _outcomes(
+    agent: Runner, prompts: Sequence[str | Message], at_once: int, timeout_s: float | None
+) -> AsyncGenerator[tuple[int, RunResult | Exception]]:
+    limit = asyncio.Semaphore(at_once)
     outcomes: asyncio.Queue[tuple[int, RunResult | Exception]] = asyncio.Queue()
 
     async def one(index: int, prompt: str | Message) -> None:
@@ -89,12 +104,14 @@ async def run_many(
     `on_progress` is called on the loop after each of them.
 
     Raises:
+        TypeError: `prompts` is no list.
+        ValueError: `max_concurrency` is below 1.
         Exception: The first failure, unless `return_exceptions`, or one of `on_progress`; the other runs are
             cancelled then.
     """
+    outcomes = as_completed(agent, prompts, max_concurrency=max_concurrency, timeout_s=timeout_s)
     results: list[RunResult | Exception | None] = [None] * len(prompts)
     progress, started = Progress(0, 0, len(prompts), None, 0.0), time.monotonic()
-    outcomes = as_completed(agent, prompts, max_concurrency=max_concurrency, timeout_s=timeout_s)
     try:
         async for index, outcome in outcomes:
             if on_progress is not None:

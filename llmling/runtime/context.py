@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from llmling.events import Event
 from llmling.messages import Message, Usage
@@ -48,6 +49,20 @@ class ScopedJournal:
 
 
 NO_JOURNAL = NoJournal()
+
+
+def session_id(given: Any) -> str:
+    """Return the id of a session as it was given.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is empty.
+    """
+    if not isinstance(given, str):
+        raise TypeError(f"session should be a text, not {type(given).__name__}")
+    if not given.strip():
+        raise ValueError("the id of a session is empty: pass what tells its conversation from others")
+    return given
 
 
 @dataclass(slots=True)

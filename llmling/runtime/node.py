@@ -17,7 +17,7 @@ from llmling.protocols import Answer, Sink
 from llmling.runtime.callables import call_user
 from llmling.runtime.channel import Channel, Outstanding
 from llmling.runtime.connection import Connection, Envelope
-from llmling.runtime.context import RunContext
+from llmling.runtime.context import RunContext, session_id
 from llmling.runtime.tracing import Place, below, current_span, place_of
 
 logger = logging.getLogger("llmling")
@@ -124,10 +124,11 @@ class Node(ABC):
         `session` is the id of a conversation to go on with; None leaves it to the agent's own `session`.
 
         Raises:
-            ValueError: The prompt is empty.
+            ValueError: The prompt or the id is empty.
             RunError: The run failed.
         """
         message = as_message(prompt)
+        session = None if session is None else session_id(session)
         envelope = self.envelope(message, event or run_event(self.name, message))
         result = await self.answer(message, RunContext(envelope.event, session=session))
         await self.pass_on(result, envelope, wait=wait_for_connections)

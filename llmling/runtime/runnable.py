@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from llmling.events import Event
 from llmling.messages import Message, RunResult
 from llmling.runtime import batch
-from llmling.runtime.context import RunContext
+from llmling.runtime.context import RunContext, session_id
 from llmling.runtime.node import Node, as_message, run_event
 from llmling.runtime.stream import Listener, RunStream
 from llmling.runtime.sync import refuse_in_loop
@@ -51,9 +51,10 @@ class Runnable(Node):
         for `run`.
 
         Raises:
-            ValueError: The prompt is empty.
+            ValueError: The prompt or the id is empty.
         """
         message = as_message(prompt)
+        session = None if session is None else session_id(session)
 
         async def start(listen: Listener) -> RunResult:
             envelope = self.envelope(message, event or run_event(self.name, message))
@@ -97,6 +98,8 @@ class Runnable(Node):
         has taken.
 
         Raises:
+            TypeError: `prompts` is no list.
+            ValueError: `max_concurrency` is below 1.
             Exception: The first failure, unless `return_exceptions`, or one of `on_progress`; the other runs are
                 cancelled then.
         """
@@ -112,5 +115,10 @@ class Runnable(Node):
     def as_completed(
         self, prompts: Sequence[Prompt], *, max_concurrency: int | None = None, timeout_s: float | None = None
     ) -> AsyncIterator[tuple[int, RunResult | Exception]]:
-        """Yield `(index, outcome)` as the runs end; leaving the loop cancels the rest."""
+        """Yield `(index, outcome)` as the runs end; leaving the loop cancels the rest.
+
+        Raises:
+            TypeError: `prompts` is no list.
+            ValueError: `max_concurrency` is below 1.
+        """
         return batch.as_completed(self, prompts, max_concurrency=max_concurrency, timeout_s=timeout_s)

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from llmling.events import new_id
 from llmling.messages import Message, RunResult
+from llmling.runtime.context import session_id
 from llmling.runtime.conversations import Conversation, Conversations
 from llmling.runtime.stream import RunStream
 
@@ -43,9 +44,7 @@ class Session:
         id: str,  # noqa: A002
         parent: Session | None = None,
     ) -> None:
-        if not id.strip():
-            raise ValueError("the id of a session is empty: pass what tells its conversation from others")
-        self.id = id
+        self.id = session_id(id)
         self._agent = agent
         self._conversations = conversations
         self._parent = parent

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self, TypedDict, Unpack, cast
 
+from pydantic import ValidationError
+
+from llmling import manifest as manifests
 from llmling import plugins
 from llmling.errors import TeamError
 from llmling.events import new_id
@@ -292,7 +295,8 @@ def _config(members: Sequence[Node], mode: Mode, options: TeamOptions) -> TeamCo
 
     Raises:
         TypeError: There is no such option.
-        ValueError: A value of an option is wrong, or options do not fit together.
+        ManifestError: A value of an option is wrong.
+        ValueError: Options do not fit together.
     """
     check_keywords("Team", options, TeamOptions.__annotations__)
     names = [member.name for member in members]
@@ -301,8 +305,16 @@ def _config(members: Sequence[Node], mode: Mode, options: TeamOptions) -> TeamCo
         if name not in names:
             raise ValueError(f"`when` names {name!r}, which is no member; members: {', '.join(names)}")
     written = {key: value for key, value in options.items() if key != "when"}
-    entries = [{"name": name, "when": when[name]} if name in when else name for name in names]
-    config = TeamConfig.model_validate({"mode": mode, "members": entries, **written})
+    entries = [{"name": name, **({"when": when[name]} if name in when else {})} for name in names]
+    data = {"mode": mode, "members": entries, **written}
+    try:
+        config = TeamConfig.model_validate(data)
+    except ValidationError:
+        # As for an agent: the loader says the same better. Members' own names, such as "a | b", may be none for it.
+        agents: dict[str, Any] = {f"member_{index}": {} for index in range(len(names))}
+        entries = [{**entry, "name": agent} for entry, agent in zip(entries, agents, strict=True)]
+        manifests.load({"agents": agents, "teams": {"team": {**data, "members": entries}}})
+        raise
     for _, message, _ in config.faults():
         raise ValueError(message)
     return config
