@@ -64,7 +64,8 @@ async def _run(pool: AgentPool[None], name: str, prompt: str, *, json: bool, str
             if not json:
                 console.say(_text(result))
         if json:
-            console.say_json(_facts(result))
+            # Among the events of a stream it needs a type too.
+            console.say_json({**({"type": "result"} if stream else {}), **_facts(result)})
     return 0
 
 

@@ -66,7 +66,7 @@ async def test_run_stream(project: Path) -> None:
     status, out, _ = await llmling(project, "run", "agents.yml", "editor", "hello", "--stream", "--json")
     lines = [json.loads(line) for line in out.splitlines()]
     assert status == 0
-    assert "run_completed" in [line.get("type") for line in lines]
+    assert [line["type"] for line in lines][-2:] == ["run_completed", "result"]
     assert lines[-1]["content"] == "an answer"
 
 
@@ -76,7 +76,7 @@ async def test_run_stream_of_a_team_has_the_names_of_its_members(project: Path) 
     status, out, _ = await llmling(project, "run", "agents.yml", "desk", "hello", "--stream", "--json")
     lines = [json.loads(line) for line in out.splitlines()]
     assert status == 0
-    told = [(line["type"], line["agent"]) for line in lines[:-1] if line["type"] != "text_delta"]
+    told = [(line["type"], line.get("agent")) for line in lines if line["type"] != "text_delta"]
     assert told[:3] == [("run_started", "desk"), ("handoff", "desk"), ("run_started", "editor")]
     assert lines[-1]["content"] == "an answer"
     status, out, _ = await llmling(project, "run", "agents.yml", "desk", "hello", "--stream")
