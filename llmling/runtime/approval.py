@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from llmling.asks import Approve, Ask, ask_key, decision_key, decision_of
-from llmling.errors import Asked
+from llmling.errors import Asked, RunError
 from llmling.masking import masked_arguments
 from llmling.messages import ToolCallPart
 from llmling.protocols import Approval, Tool
@@ -90,9 +90,15 @@ class Approvals:
         return refused
 
     async def _asked(self, approve: Approve, call: ToolCallPart) -> str | None:
-        """Return why a person refuses a call, None when it may be made."""
+        """Return why a person refuses a call, None when it may be made.
+
+        Raises:
+            RunError: `approve` gave no decision.
+        """
         try:
             said = await call_user(approve, call, self._progress.info)
+        except RunError:
+            raise
         except Exception as error:  # the border to what users wrote: a person who cannot be asked has not said yes
             logger.exception("`approve` of agent %r failed on tool %r", self._profile.agent, call.name)
             return f"asking a person failed: {type(error).__name__}: {error}"
@@ -100,7 +106,8 @@ class Approvals:
             return None
         if said is False or isinstance(said, str):
             return _denied(said or "")
-        return f"asking a person failed: `approve` returned {said!r}, not True, False or a reason"
+        who = f"`approve` of agent {self._profile.agent!r}"
+        raise RunError(f"{who} returned {said!r} for {call.name}: return True, False or the reason of a no")
 
 
 def needs_approval(rule: Approval, *, destructive: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmling import Agent, AgentPool, Message, tool
-from llmling.errors import ManifestError
+from llmling.errors import ManifestError, RunError
 from llmling.messages import ToolCallPart, ToolCallResponsePart
 from llmling.protocols import RunInfo
 from llmling.testing import ScriptedModel
@@ -105,7 +105,6 @@ async def test_whom_a_person_is_asked_for(approval: Any, asked: list[str]) -> No
         (False, "! wipe was not called: a person refused it"),
         ("too late", "! wipe was not called: a person refused it: too late"),
         ("", "! wipe was not called: a person refused it"),
-        (None, "! wipe was not called: asking a person failed: `approve` returned None, not True, False or a reason"),
         (KeyError("gone"), "! wipe was not called: asking a person failed: KeyError: 'gone'"),
     ],
 )
@@ -115,6 +114,14 @@ async def test_what_the_model_reads(said: Any, reads: str) -> None:
     await agent.run("go")
     assert read(model) == [reads]
     assert ("wipe" in desk.log) == (said is True)
+
+
+async def test_an_approver_that_decides_nothing_fails_the_run() -> None:
+    desk = Desk(None)
+    agent, _ = desk.agent(calls("wipe"), approve=desk.approve)
+    with pytest.raises(RunError, match=r"^`approve` of agent 'clerk' returned None for wipe: return True, False or "):
+        await agent.run("go")
+    assert desk.log == ["wipe?"]
 
 
 async def test_a_sync_approver_sees_the_call() -> None:
