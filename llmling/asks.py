@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Self, TypeAlias, TypedDict
 
+from llmling.masking import environment_secrets, masked
 from llmling.messages import ToolCallPart
-from llmling.records import RunInfo, Step
+from llmling.records import EventRecord, RunInfo, Step
 
 Approve: TypeAlias = Callable[[ToolCallPart, RunInfo], "bool | str | Awaitable[bool | str]"]
 """Asks whoever attends a run for leave to make a call: True, False, or the reason of a no."""
-AskPerson: TypeAlias = Callable[[str, RunInfo], "str | Awaitable[str]"]
+
+
+class Question(str):
+    """The text a person is asked, with what the agent was told besides and the JSON Schema the answer has to match."""
+
+    __slots__ = ("about", "output_schema")
+
+    about: str
+    output_schema: Mapping[str, Any] | None
+
+    def __new__(cls, text: str, about: str = "", output_schema: Mapping[str, Any] | None = None) -> Self:
+        """Build one; alone the text is a question without surroundings."""
+        self = super().__new__(cls, text)
+        self.about, self.output_schema = about, output_schema
+        return self
+
+
+AskPerson: TypeAlias = Callable[[Question, RunInfo], "str | Awaitable[str]"]
 """Asks whoever attends a run a question and returns the answer."""
 
 
@@ -128,3 +146,20 @@ def open_asks(steps: Iterable[Step]) -> tuple[Ask, ...]:
             key=lambda ask: ask.key,
         )
     )
+
+
+def asked(record: EventRecord) -> list[dict[str, Any]]:
+    """Return what the waiting deliveries of an event ask, for people and programs; secrets are masked."""
+    secrets = environment_secrets()
+    return [
+        {
+            "agent": ask.agent,
+            "tool": ask.tool,
+            "text": masked(ask.text, secrets),
+            "about": masked(ask.about, secrets),
+            "output_schema": ask.output_schema,
+        }
+        for delivery in record.deliveries
+        if delivery.status == "waiting"
+        for ask in open_asks(delivery.steps)
+    ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from llmling.asks import Ask, Decision, open_asks, place
+from llmling.errors import OutputError
 from llmling.protocols import Engine
 from llmling.runtime.output import output_type
+from llmling.shapes import filled, wanted
 
 
 async def decide(engine: Engine, event_id: str, decision: Decision) -> tuple[Ask, ...]:
@@ -24,10 +28,19 @@ async def decide(engine: Engine, event_id: str, decision: Decision) -> tuple[Ask
     waiting = (delivery for delivery in record.deliveries if delivery.status == "waiting")
     found = ((delivery.id, decision.settles(open_asks(delivery.steps))) for delivery in waiting)
     delivery_id, asks = next(((delivery_id, asks) for delivery_id, asks in found if asks), ("", ()))
-    if decision.answer is not None:
-        for ask in asks:
-            if ask.output_schema is not None:
-                output_type(ask.output_schema).parse(decision.answer)
+    if decision.answer is not None and asks:
+        decision = replace(decision, answer=_fitting(asks[0], decision.answer))
     # What has come to be asked since then is not what this decision is about.
     seen = {place(delivery_id, ask) for ask in asks}
     return asks if asks and await engine.decide(event_id, decision, seen=seen) else ()
+
+
+def _fitting(ask: Ask, answer: str) -> str:
+    if ask.output_schema is None:
+        return answer
+    answer = filled(ask.output_schema, answer)
+    try:
+        output_type(ask.output_schema).parse(answer)
+    except OutputError as error:
+        raise OutputError(f"{error}\nAnswer with {wanted(ask.output_schema)}") from None
+    return answer

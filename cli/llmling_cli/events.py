@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json as jsonlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import typer
 
-from llmling.asks import ask_of, decision_of
+from llmling.asks import Ask, ask_of, asked, decision_of
 from llmling.errors import EngineError
 from llmling.firing import open_engine
 from llmling.manifest import Manifest
 from llmling.protocols import Decision, DeliveryRecord, EventRecord, EventStatus, Step
+from llmling.shapes import wanted
 from llmling.trace import trace_of
 from llmling_cli import console
 
@@ -21,7 +23,7 @@ _HEADERS = ("ID", "TRIGGER", "AGENT", "STATUS", "TRIES", "CREATED", "SECONDS", "
 
 
 def facts(record: EventRecord) -> dict[str, Any]:
-    """Return an event as `--json` shows a single one: with its answer and its way through the pool."""
+    """Return an event as `--json` shows a single one: with its answer, its way through the pool and what it asks."""
     hops = [
         {
             "agent": delivery.agent,
@@ -32,7 +34,7 @@ def facts(record: EventRecord) -> dict[str, Any]:
         }
         for delivery in record.deliveries
     ]
-    return {**record.to_dict(), "content": record.content, "hops": hops}
+    return {**record.to_dict(), "content": record.content, "hops": hops, "asks": asked(record)}
 
 
 def answer_of(record: EventRecord) -> str | None:
@@ -125,14 +127,22 @@ def _show_step(step: Step) -> None:
         case "call" | "result":
             console.say(console.paint(f"  {step.kind:<6} {console.short(str(step.data.get('tool', step.key)))}", "dim"))
         case "asked":
-            ask = ask_of(step)
-            console.say(console.paint(f"  asked  {console.plain(console.masked(ask.text))}", "yellow"))
+            _show_ask(ask_of(step))
         case "decision":
             said = decision_of(step)
             word = "approved" if said.approved else f"denied {said.reason}".rstrip()
             console.say(console.paint(f"  said   {console.short(said.answer or word, 200)}", "yellow"))
         case _:
             pass
+
+
+def _show_ask(ask: Ask) -> None:
+    lines = [("asked", ask.text), ("told", ask.about)]
+    if ask.output_schema is not None:
+        lines += [("wants", wanted(ask.output_schema)), ("schema", jsonlib.dumps(ask.output_schema))]
+    for word, text in lines:
+        if text:
+            console.say(console.paint(f"  {word:<6} {console.plain(console.masked(text))}", "yellow"))
 
 
 async def _inspect(manifest: Manifest, event_id: str) -> EventRecord:

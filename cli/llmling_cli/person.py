@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from llmling.asks import Attending
+from llmling.asks import Attending, Question
+from llmling.errors import RunError
 from llmling.masking import masked_arguments
 from llmling.messages import ToolCallPart
 from llmling.records import RunInfo
+from llmling.shapes import wanted
 from llmling_cli import console
 
 
@@ -28,11 +30,17 @@ class Person:
             return True
         return False if said.lower() in {"", "n", "no"} else said
 
-    async def answer(self, question: str, run: RunInfo) -> str:
-        """Ask a question and return the line that was typed."""
+    async def answer(self, question: Question, run: RunInfo) -> str:
+        """Ask a question until a line is typed that is not empty, and return it."""
         async with self._turn:
+            if question.about:
+                console.complain(question.about)
             console.complain(f"question to {run.agent!r}: {question}", "yellow")
-            return await _line("answer: ")
+            if how := wanted(question.output_schema):
+                console.complain(f"answer with {how}", "yellow")
+            while not (said := await _line("answer: ")):
+                pass
+            return said
 
 
 def attending() -> Attending:
@@ -54,4 +62,7 @@ async def _line(prompt: str) -> str:
         await typed.wait()
     finally:
         loop.remove_reader(sys.stdin)
-    return sys.stdin.readline().strip()
+    line = sys.stdin.readline()
+    if not line:
+        raise RunError("the terminal was closed before a person answered; run it again")
+    return line.strip()

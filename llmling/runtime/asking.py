@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
-from llmling.asks import Ask, ask_key, decision_key, decision_of
+from llmling.asks import Ask, Question, ask_key, decision_key, decision_of
 from llmling.errors import Asked, LimitExceeded, ModelError, NobodyToAsk
 from llmling.messages import Message, Usage
 from llmling.protocols import ModelRequest, ModelResponse, OnRetry, Step, TextDelta, ToolSpec
 from llmling.runtime.context import RunContext
+from llmling.runtime.output import shape_request
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.retry import NoTurn, request_with_retries, stream_with_retries
@@ -133,7 +134,7 @@ class Asking:
         except NobodyToAsk as error:
             if not self._context.kept:
                 raise
-            raise await self._left_to_a_person(place, error.question, request) from error
+            raise await self._left_to_a_person(place, request) from error
         except ModelError as error:
             self._context.meter.count(error.attempts)
             deadline = self._progress.deadline
@@ -146,9 +147,9 @@ class Asking:
         finally:
             current_request.reset(token)
 
-    async def _left_to_a_person(self, place: str, question: str, request: ModelRequest) -> Asked:
-        about = "\n\n".join(message.text for message in request.messages if message.role == "system")
-        ask = Ask(place, self._profile.agent, question, None, about, request.output_schema)
+    async def _left_to_a_person(self, place: str, request: ModelRequest) -> Asked:
+        question = question_of(request)
+        ask = Ask(place, self._profile.agent, str(question), None, question.about, question.output_schema)
         if self._context.journal.recorded(ask_key(ask.key)) is None:
             await self._context.journal.record(ask.step(), committed=True)
         return Asked(ask.reason())
@@ -181,6 +182,16 @@ class Asking:
     def _retried(self, error: ModelError, wait_s: float) -> None:
         when = f"in {wait_s:.1f} s" if wait_s else "at once"
         self._progress.say("retry", f"{error}; next try {when}", status=error.status, wait_s=wait_s)
+
+
+def question_of(request: ModelRequest) -> Question:
+    """Return what a person who answers a request is asked: its last message, and apart from it what models are told."""
+    about = "\n\n".join(message.text for message in request.messages if message.role == "system")
+    schema = request.output_schema
+    if schema is not None:
+        # People are shown an example of the shape.
+        about = about.replace(shape_request(schema), "").strip()
+    return Question(request.messages[-1].text if request.messages else "", about, schema)
 
 
 def human_reply(text: str) -> ModelResponse:

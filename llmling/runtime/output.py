@@ -42,8 +42,7 @@ class OutputType:
     @property
     def request(self) -> str:
         """What the model is told about it, for providers that take no schema."""
-        schema = json.dumps(self.schema, ensure_ascii=False)
-        return f"Answer with nothing but JSON that matches this JSON Schema:\n{schema}"
+        return shape_request(self.schema)
 
     def parse(self, text: str) -> Any:
         """Return the object in a model's answer, whose JSON may stand alone, in a code fence or among words.
@@ -71,6 +70,11 @@ class OutputType:
     def dump(self, value: Any) -> str:
         """Return the JSON text of an object that `parse` gave."""
         return dump(value)
+
+
+def shape_request(schema: Mapping[str, Any]) -> str:
+    """Return what a model is told about the shape of its answer."""
+    return f"Answer with nothing but JSON that matches this JSON Schema:\n{json.dumps(schema, ensure_ascii=False)}"
 
 
 def dump(value: Any) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from llmling.asks import Ask, Decision
+from llmling.asks import Ask, Decision, asked
 from llmling.errors import EngineError
 from llmling.manifest.pool import ServerConfig
 from llmling.manifest.triggers import LOOPBACK, BearerAuth
@@ -193,7 +193,7 @@ class Health:
 
 
 def event_page(record: EventRecord) -> dict[str, Any]:
-    """Return what `GET /events/{id}` answers: the object of `events --json`, the answer, and every hop."""
+    """Return what `GET /events/{id}` answers: the object of `events --json`, answer, hops, and what is asked."""
     hops = [
         {
             "agent": hop.agent,
@@ -204,4 +204,4 @@ def event_page(record: EventRecord) -> dict[str, Any]:
         }
         for hop in record.deliveries
     ]
-    return {**record.to_dict(), "content": record.content, "hops": hops}
+    return {**record.to_dict(), "content": record.content, "hops": hops, "asks": asked(record)}

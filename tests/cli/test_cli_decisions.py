@@ -31,6 +31,7 @@ agents:
     tools: [{type: function, function: "letters:send", destructive: true}]
   boss:
     model: human
+    instructions: May we buy it?
     output: {type: object, properties: {buy: {type: boolean}}, required: [buy]}
     triggers: [{type: webhook, name: ask, port: PORT, path: /ask}]
 """
@@ -128,6 +129,12 @@ def test_an_answer_must_fit_and_may_come_from_standard_input(
     code, out, err = command("events", "answer", "agents.yml", event_id, '{"sell": 1}')
     assert (code, out) == (2, "")
     assert "'buy' is a required property" in err
+    assert 'Answer with JSON such as {"buy": true}' in err
+    _, out, _ = command("events", "show", "agents.yml", event_id)
+    assert '  asked  Tell Ada.\n  told   May we buy it?\n  wants  JSON such as {"buy": true}\n  schema {' in out
+    [ask] = json.loads(command("events", "show", "agents.yml", event_id, "--json")[1])["asks"]
+    assert (ask["agent"], ask["tool"], ask["text"], ask["about"]) == ("boss", None, "Tell Ada.", "May we buy it?")
+    assert ask["output_schema"]["required"] == ["buy"]
     code, out, _ = command("events", "approve", "agents.yml", event_id)
     assert (code, out.splitlines()[1]) == (1, "still waiting  question to 'boss': Tell Ada.")
     (tmp_path / "answer.txt").write_text('{"buy": true}')
@@ -149,7 +156,7 @@ def test_an_unknown_event_is_exit_code_1(act: str, command: Command) -> None:
 async def test_a_run_at_a_terminal_asks_there(project: Path) -> None:
     """One process: the call is refused with a reason, then the boss is asked."""
     text = (project / "agents.yml").read_text().replace("  clerk:\n", "  clerk:\n    connections: [boss]\n")
-    (project / "agents.yml").write_text(text.replace("output:", "x-output:"))
+    (project / "agents.yml").write_text(text.replace("{type: boolean}", "{enum: [Fine., Never.]}"))
     leader, follower = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "llmling_cli", "run", "agents.yml", "clerk", "Tell Ada.", "--stream", "--json",
@@ -169,6 +176,8 @@ async def test_a_run_at_a_terminal_asks_there(project: Path) -> None:
     await until(lambda: b"allow it? y, or n, or why not: " in shown, "the question about the call", 60)
     os.write(leader, b"she is away\n")
     await until(lambda: b"answer: " in shown, "the question to the boss", 60)
+    os.write(leader, b"\n")
+    await until(lambda: shown.count(b"answer: ") == 2, "the question again, after an empty line", 60)
     os.write(leader, b"Fine.\n")
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     loop.remove_reader(leader)
@@ -176,7 +185,8 @@ async def test_a_run_at_a_terminal_asks_there(project: Path) -> None:
     events = [json.loads(line) for line in out.splitlines()]
     assert process.returncode == 0
     assert b'agent \'clerk\' wants to call send({"to": "Ada"})' in shown
-    assert b"question to 'boss': I did not." in shown
+    told = b"May we buy it?\r\nquestion to 'boss': I did not.\r\nanswer with one of: Fine., Never.\r\n"
+    assert told in shown
     assert "send was not called: a person refused it: she is away" in [event.get("message") for event in events]
     assert not (project / "sent.txt").exists()
 

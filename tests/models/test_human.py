@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmling import Agent, AgentPool
-from llmling.errors import NobodyToAsk, OutputError
+from llmling.asks import Question
+from llmling.errors import NobodyToAsk, OutputError, RunError
 from llmling.messages import Usage
 from llmling.models.human import HumanModel
 from llmling.protocols import RunInfo
@@ -33,6 +35,45 @@ async def test_a_person_answers_without_a_request_and_without_cost() -> None:
     result = await Agent("boss", model="human", ask=person, instructions="Decide.").run("Shall we?")
     assert (result.response, result.model, result.cost_usd, result.usage) == ("Buy it.", "human", 0.0, Usage())
     assert person.asked == [("boss", "Shall we?")]
+
+
+async def test_the_question_has_what_the_agent_was_told_and_the_shape_of_the_answer() -> None:
+    asked: list[Question] = []
+
+    def ask(question: Question, run: RunInfo) -> str:
+        asked.append(question)
+        return '{"yes": true}'
+
+    await Agent("boss", model="human", ask=ask, instructions="Decide.", output=SHAPE).run("Shall we?")
+    assert [(question, question.about, question.output_schema) for question in asked] == [
+        ("Shall we?", "Decide.", SHAPE)
+    ]
+
+
+async def test_a_bare_choice_is_an_answer() -> None:
+    shape = {"type": "object", "properties": {"say": {"type": "string", "enum": ["yes", "no"]}}, "required": ["say"]}
+    result = await Agent("boss", model="human", ask=Person(" no "), output=shape).run("Shall we?")
+    assert (result.content, result.message.text) == ({"say": "no"}, '{"say": "no"}')
+
+
+def _says_nothing(*_: object) -> None:
+    return
+
+
+def _fails(*_: object) -> str:
+    raise ValueError("out of paper")
+
+
+@pytest.mark.parametrize(
+    ("ask", "why"),
+    [
+        (_says_nothing, "`ask` of agent 'boss' returned None: return the answer as text"),
+        (_fails, "`ask` of agent 'boss' failed: ValueError: out of paper"),
+    ],
+)
+async def test_a_person_who_does_not_answer_fails_the_run(ask: Any, why: str) -> None:
+    with pytest.raises(RunError, match=f"^{re.escape(why)}$"):
+        await Agent("boss", model="human", ask=ask).run("Shall we?")
 
 
 async def test_a_sync_person_and_a_stream() -> None:
