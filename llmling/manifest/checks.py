@@ -7,8 +7,9 @@ from llmling.manifest.draft import Draft
 from llmling.manifest.knowledge import ResourceKnowledgeConfig
 from llmling.manifest.loops import check_connections, check_files, cycles
 from llmling.manifest.material import check_material
-from llmling.manifest.models import AutoModelConfig, HumanModelConfig
+from llmling.manifest.models import AutoModelConfig
 from llmling.manifest.nodes import Loc, find
+from llmling.manifest.people import check_people
 from llmling.manifest.pool import ServerConfig
 from llmling.manifest.problems import Place, did_you_mean
 from llmling.manifest.scopes import check_scopes
@@ -26,6 +27,7 @@ def check_draft(draft: Draft) -> None:
     for name, part in draft.nodes():
         _check_references(draft, name, part)
     _check_teams(draft)
+    check_people(draft)
     _check_triggers(draft)
     _check_webhooks(draft)
     check_material(draft)
@@ -52,9 +54,6 @@ def _check_references(draft: Draft, name: str, part: Part) -> None:
             loc = ("members", index, "name")
             _known_node(draft, name, part, loc, member.name)
         return
-    for key in ("tools", "mcp_servers") if isinstance(config.model, HumanModelConfig) else ():
-        if getattr(config, key):
-            draft.problem(part, (key,), "LL212", "a person (`model: human`) calls no tools", hint=f"remove `{key}:`")
     for index, tool in enumerate(config.tools):
         if isinstance(tool, AgentToolConfig):
             _known_node(draft, name, part, ("tools", index, "name"), tool.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmling.manifest.models import ModelConfig
-from llmling.manifest.nodes import Loc, ScalarNode, find
+from llmling.manifest.nodes import Loc, MappingNode, ScalarNode, find
 from llmling.manifest.problems import Report
 from llmling.manifest.shape import Part
 
@@ -29,6 +29,8 @@ class Draft:
     """Whether the manifest says itself how long a way may be."""
     default_model: ModelConfig | None = None
     """The model that `defaults:` names."""
+    defaults: MappingNode | None = None
+    """What `defaults:` says."""
     engine: Part | None = None
     server: Part | None = None
     server_names: dict[str, ScalarNode] = field(default_factory=dict[str, ScalarNode])

@@ -235,7 +235,7 @@ class _Reading:
             part = self._shapes.validate(adapter, entry, ("defaults",), partial=True)
             if part is not None and "model" in part.config.model_fields_set:
                 self._draft.default_model = part.config.model
-            defaults = node if isinstance(node, MappingNode) else None
+            defaults = self._draft.defaults = node if isinstance(node, MappingNode) else None
         merged = Agents(entries, defaults, self._report, self._values).merged()
         whole: dict[str, Entry] = {}
         parts: dict[str, Part] = {}

@@ -97,7 +97,7 @@ def check_files(draft: Draft) -> None:
     watches: list[_Watch] = []
     graph: dict[str, set[str]] = {}
     for name, part in draft.nodes():
-        graph[name] = _next(part.config)
+        graph[name] = follows(part.config)
         for index, sink in enumerate(part.config.sinks):
             if isinstance(sink, FileSinkConfig):
                 tokens = of_template(sink.path, folder)
@@ -121,7 +121,7 @@ def check_files(draft: Draft) -> None:
     told: set[int] = set()
     for output, watch in pairs:
         if watch.name not in reached:
-            reached[watch.name] = _reachable(graph, watch.name)
+            reached[watch.name] = reachable(graph, watch.name)
         if output.name in reached[watch.name] and id(output) not in told:
             told.add(id(output))
             draft.problem(
@@ -133,14 +133,16 @@ def check_files(draft: Draft) -> None:
             )
 
 
-def _next(config: AgentConfig | TeamConfig) -> set[str]:
+def follows(config: AgentConfig | TeamConfig) -> set[str]:
+    """Return the nodes that work of this one may reach next."""
     names = {connection.to for connection in config.connections}
     if isinstance(config, TeamConfig):
         return names | set(config.names)
     return names | {tool.name for tool in config.tools if isinstance(tool, AgentToolConfig)}
 
 
-def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    """Return every node that work of `start` may reach, itself included."""
     found = {start}
     todo = [start]
     while todo:

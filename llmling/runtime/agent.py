@@ -14,8 +14,11 @@ from typing_extensions import TypeVar
 from llmling import manifest as manifests
 from llmling import plugins
 from llmling.asks import Attending, check_attending
+from llmling.errors import StartupError
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.importing import import_object
+from llmling.manifest.models import HumanModelConfig
+from llmling.manifest.people import not_for_people
 from llmling.manifest.problems import check_keywords
 from llmling.manifest.root import Manifest
 from llmling.messages import Message, RunResult
@@ -28,7 +31,7 @@ from llmling.runtime.facts import Facts
 from llmling.runtime.gate import Bounds, agent_budget, model_limits
 from llmling.runtime.hooks import NO_HOOKS, Hooks
 from llmling.runtime.output import OutputType, output_type
-from llmling.runtime.parts import Parts
+from llmling.runtime.parts import Parts, model_config
 from llmling.runtime.profile import Profile
 from llmling.runtime.run_loop import RunLoop
 from llmling.runtime.services import Services
@@ -147,6 +150,8 @@ class Agent(Member, Generic[TDeps]):
     ) -> None:
         super().__init__(name, description=config.description, concurrency=config.concurrency, inbox=config.inbox)
         self.config = config
+        if isinstance(model_config(config.model if model is None else model), HumanModelConfig):
+            _refuse_for_people(name, config, tools)
         self.keep = Keep(store)
         self.keep.lend(services.store)
         self.memory = Facts(name, self.keep)
@@ -314,6 +319,13 @@ def _config(options: AgentOptions, instructions: str | Sequence[str] | Mapping[s
         # The loader says the same better; it is slower, so it is only asked about mistakes.
         manifests.load({"agents": {"agent": data}})
         raise
+
+
+def _refuse_for_people(name: str, config: AgentConfig, tools: Sequence[Any]) -> None:
+    why = dict(not_for_people(config.model_copy(update={"tools": [*config.tools, *tools]})))
+    if why:
+        key, reason = next(iter(why.items()))
+        raise StartupError(f"agent {name!r}: {reason}; remove `{key}`", usage=True)
 
 
 def _is_file(name: str | Path) -> bool:
