@@ -163,3 +163,23 @@ def asked(record: EventRecord) -> list[dict[str, Any]]:
         if delivery.status == "waiting"
         for ask in open_asks(delivery.steps)
     ]
+
+
+def why_not(record: EventRecord, decision: Decision, file: str = "FILE") -> str:
+    """Return why an event asks nothing that this decision answers, and what to do next; `file` is its manifest."""
+    place = f"{file} {record.id}"
+    what = "approval" if decision.answer is None else "answer"
+    match record.status:
+        case "dead":
+            return f"{record.id} is dead: {record.error}; `llmling events retry {place}` runs it again"
+        case "done":
+            state = "done" if record.outcome in {None, "ran"} else record.outcome
+            return f"{record.id} is {state} and asks nothing more; `llmling events show {place}` shows its end"
+        case "waiting" if asked(record):
+            approve = f"`llmling events approve {place}` or `llmling events deny {place}`"
+            other = f"`llmling events answer {place} TEXT`" if decision.answer is None else approve
+            return f"{record.id} waits for no {what}; use {other}"
+        case "waiting":
+            return f"{record.id} waits for no {what}: {record.error}; use `llmling events retry {place}` or `drop`"
+        case status:
+            return f"{record.id} is {status} and asks nothing right now; `llmling events show {place}` shows its state"

@@ -8,11 +8,12 @@ from typing import Literal
 
 import typer
 
-from llmling.asks import Ask, Decision, open_asks
+from llmling.asks import Ask, Decision, open_asks, why_not
 from llmling.deciding import decide
 from llmling.errors import EngineError, OutputError
 from llmling.firing import open_engine
 from llmling.manifest import Manifest
+from llmling.protocols import EventRecord
 from llmling_cli import console
 
 _SAID = {"approve": "approved", "deny": "denied", "answer": "answered"}
@@ -29,25 +30,26 @@ def settle(
     """
     decision = Decision(answer=text) if act == "answer" else Decision(approved=act == "approve", reason=text)
     try:
-        asks, left = asyncio.run(_settle(manifest, event_id, decision))
+        asks, record = asyncio.run(_settle(manifest, event_id, decision))
     except LookupError as error:
         raise EngineError(str(error.args[0])) from None
     except OutputError as error:
         raise typer.BadParameter(str(error)) from None
+    reason = "" if asks or record is None else console.masked(why_not(record, decision, manifest.named))
     if json:
-        console.say_json({"id": event_id, act: len(asks)})
-    for ask in asks if not json else ():
+        console.say_json({"id": event_id, act: len(asks), **({"reason": reason} if reason else {})})
+        return 0 if asks else 1
+    for ask in asks:
         console.say(f"{_SAID[act]}  {console.plain(console.masked(ask.text))}")
-    if not asks and not json:
-        console.say(f"{event_id} waits for no {'answer' if act == 'answer' else 'approval'}")
-    for ask in left if not json else ():
-        console.say(f"still waiting  {console.short(console.masked(ask.reason()), 100)}")
+    if reason:
+        console.say(console.plain(reason))
+    for delivery in record.deliveries if record else ():
+        for ask in open_asks(delivery.steps) if delivery.status == "waiting" else ():
+            console.say(f"still waiting  {console.short(console.masked(ask.reason()), 100)}")
     return 0 if asks else 1
 
 
-async def _settle(manifest: Manifest, event_id: str, decision: Decision) -> tuple[Sequence[Ask], list[Ask]]:
+async def _settle(manifest: Manifest, event_id: str, decision: Decision) -> tuple[Sequence[Ask], EventRecord | None]:
     async with open_engine(manifest) as engine:
         asks = await decide(engine, event_id, decision)
-        record = await engine.inspect(event_id)
-    left = [ask for delivery in record.deliveries for ask in open_asks(delivery.steps)] if record else []
-    return asks, left
+        return asks, await engine.inspect(event_id)

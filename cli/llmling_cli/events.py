@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import typer
 
-from llmling.asks import Ask, ask_of, asked, decision_of
+from llmling.asks import Ask, ask_of, asked, decision_of, open_asks
 from llmling.errors import EngineError
 from llmling.firing import open_engine
 from llmling.manifest import Manifest
@@ -159,10 +159,11 @@ def change(
     """Retry or drop one event, or all of a status; print what was done and return the exit code.
 
     Raises:
-        EngineError: There is no such event.
+        EngineError: There is no such event, or only an answer helps it.
     """
     if (event_id is None) == (status is None):
-        raise typer.BadParameter(f"name one event by its ID, or all of a status: events {what} FILE --status dead")
+        example = f"events {what} {manifest.named} --status dead"
+        raise typer.BadParameter(f"name one event by its ID, or all of a status: {example}")
     changed = asyncio.run(_change(manifest, what, event_id, status))
     for name, number in changed:
         if json:
@@ -182,8 +183,12 @@ async def _change(
 ) -> list[tuple[str, int]]:
     async with open_engine(manifest) as engine:
         if event_id is not None:
-            if await engine.inspect(event_id) is None:
+            record = await engine.inspect(event_id)
+            if record is None:
                 raise _unknown(event_id)
+            if what == "retry" and _asks_questions_only(record):
+                how = f"llmling events answer {manifest.named} {event_id} TEXT"
+                raise EngineError(f"{event_id} waits for the answer to a question; use `{how}`")
             ids = [event_id]
         else:
             ids = [record.id async for record in engine.runs(status=status, limit=None)]
@@ -191,6 +196,12 @@ async def _change(
         # Who names one event has seen what it asks.
         approved = await engine.decide(event_id, Decision()) if event_id is not None and what == "retry" else 0
         return [(name, await act(name) or min(approved, 1)) for name in ids]
+
+
+def _asks_questions_only(record: EventRecord) -> bool:
+    stuck = [delivery for delivery in record.deliveries if delivery.status in {"waiting", "dead"}]
+    asks = [open_asks(delivery.steps) if delivery.status == "waiting" else () for delivery in stuck]
+    return bool(stuck) and all(any(ask.tool is None for ask in each) for each in asks)
 
 
 def _unknown(event_id: str) -> EngineError:

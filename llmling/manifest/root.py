@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field, PrivateAttr
@@ -135,6 +136,12 @@ class Manifest(Config):
     def path(self) -> Path | None:
         """The manifest's file, or None when it was not read from one."""
         return self._found.path if self._found else None
+
+    @property
+    def named(self) -> str:
+        """Its file as it was named, quoted for a shell; `FILE` when it was not read from one."""
+        found = self._found
+        return "FILE" if found is None or found.path is None or found.root is None else quote(found.root.source.name)
 
     @property
     def tools(self) -> Mapping[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from llmling.asks import Ask, Decision
+from llmling.asks import Ask, Decision, why_not
 from llmling.errors import OutputError
+from llmling.records import EventRecord
 from llmling.server.body import check_media_type, parse, read_body
 from llmling.server.reply import Refused, json_reply
 
@@ -20,8 +21,13 @@ _ACTS = ("approve", "deny", "answer")
 class Decisions:
     """Hands what was posted to `decide(event_id, decision)` and answers with what it settled."""
 
-    def __init__(self, decide: Callable[[str, Decision], Awaitable[Sequence[Ask]]]) -> None:
+    def __init__(
+        self,
+        decide: Callable[[str, Decision], Awaitable[Sequence[Ask]]],
+        inspect: Callable[[str], Awaitable[EventRecord | None]],
+    ) -> None:
         self._decide = decide
+        self._inspect = inspect
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Take one decision.
@@ -40,7 +46,8 @@ class Decisions:
         except OutputError as error:
             raise Refused(400, str(error)) from None
         if not asks:
-            raise Refused(409, f"this event waits for no {'answer' if act == 'answer' else 'approval'} right now")
+            record = await self._inspect(event_id)
+            raise Refused(409, "this event is gone" if record is None else why_not(record, decision))
         return json_reply(200, {"event_id": event_id, act: [ask.text for ask in asks]})
 
 

@@ -91,7 +91,7 @@ class Health:
         async with AsyncExitStack() as stack:
             if self._config.port is None:
                 self._port = await self._listeners.bind_free(host, FIRST_PORT, owner=owner, avoid=self._avoid)
-            decisions = Decisions(self._state.decide)
+            decisions = Decisions(self._state.decide, self._state.inspect)
             pages: tuple[tuple[str, str, Handler, bool], ...] = (
                 ("GET", "/healthz", self._healthz, False),
                 ("GET", "/readyz", self._readyz, False),

@@ -93,11 +93,13 @@ def test_what_waits_is_shown_and_denied_with_a_reason(command: Command, project:
     assert '  asked  send({"to": "Ada"})\n  why  send({"to": "Ada"}) needs approval' in out
     assert f"llmling events approve FILE {event_id}" in out
     code, out, _ = command("events", "answer", "agents.yml", event_id, "yes")
-    assert (code, out.splitlines()[0]) == (1, f"{event_id} waits for no answer")
+    how = f"`llmling events approve agents.yml {event_id}` or `llmling events deny agents.yml {event_id}`"
+    assert (code, out.splitlines()[0]) == (1, f"{event_id} waits for no answer; use {how}")
     assert out.splitlines()[1].startswith("still waiting  send(")
     code, out, _ = command("events", "deny", "agents.yml", event_id, "--reason", "she is away")
     assert (code, out) == (0, 'denied  send({"to": "Ada"})\n')
-    assert command("events", "approve", "agents.yml", event_id)[:2] == (1, f"{event_id} waits for no approval\n")
+    code, out, _ = command("events", "approve", "agents.yml", event_id)
+    assert (code, out.partition("; ")[0]) == (1, f"{event_id} is pending and asks nothing right now")
     record = finished(event_id, command)
     assert (record["status"], record["content"]) == ("done", "I did not.")
     assert not (project / "sent.txt").exists()
@@ -143,6 +145,20 @@ def test_an_answer_must_fit_and_may_come_from_standard_input(
         assert command("events", "answer", "agents.yml", event_id)[:2] == (0, "answered  Tell Ada.\n")
     record = finished(event_id, command)
     assert (record["status"], record["content"], record["cost_usd"]) == ("done", '{"buy": true}', 0.0)
+
+
+def test_a_question_is_answered_and_not_tried_again_and_says_what_became_of_it(command: Command) -> None:
+    event_id = fired("ask")
+    code, _, err = command("events", "retry", "agents.yml", event_id)
+    assert code == 1
+    assert f"waits for the answer to a question; use `llmling events answer agents.yml {event_id} TEXT`" in err
+    command("events", "drop", "agents.yml", event_id)
+    code, out, _ = command("events", "answer", "agents.yml", event_id, '{"buy": true}')
+    retry = f"`llmling events retry agents.yml {event_id}` runs it again"
+    reason = f"{event_id} is dead: dropped by operator; {retry}"
+    assert (code, out) == (1, f"{reason}\n")
+    code, out, _ = command("events", "approve", "agents.yml", event_id, "--json")
+    assert json.loads(out) == {"id": event_id, "approve": 0, "reason": reason}
 
 
 @pytest.mark.parametrize("act", ["approve", "deny", "answer"])

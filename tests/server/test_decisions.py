@@ -78,7 +78,7 @@ async def test_a_decision_is_handed_over(act: str, body: str, decision: Decision
         ("e1", "", 404, "post to /events/{id}/approve"),
         ("e1/drop", "", 404, "post to /events/{id}/approve"),
         ("/approve", "", 404, ""),
-        ("e1/answer", '{"text": "yes"}', 409, "waits for no answer"),
+        ("e1/answer", '{"text": "yes"}', 409, "e1 is dead: b: no; `llmling events retry"),
         ("e1/answer", '{"text": "wrong"}', 400, "contains no JSON"),
         ("e1/answer", "", 400, "send {'text': ...} with the answer"),
         ("e1/answer", '{"text": 7}', 400, "'text' should be a text"),
