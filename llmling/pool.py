@@ -21,6 +21,7 @@ from llmling.asks import Ask, Attending, Decision, check_attending
 from llmling.deciding import decide
 from llmling.errors import EngineError, StartupError
 from llmling.exporters.choose import exporter
+from llmling.manifest.pool import MemoryEngineConfig
 from llmling.manifest.problems import check_keywords
 from llmling.manifest.root import Manifest
 from llmling.models.cassettes.recording import recorded
@@ -39,6 +40,7 @@ from llmling.runtime.stores import StoreOnDemand
 from llmling.runtime.stream import RunEvent
 from llmling.runtime.tasks import TaskSet
 from llmling.runtime.team import Team
+from llmling.runtime.waiting import Counter
 from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
@@ -237,6 +239,7 @@ class AgentPool(Generic[TDeps]):
             self._graph.nodes,
             {name: node.redelivery for name, node in self.manifest.nodes.items()},
             limits.max_hops,
+            Counter(self.manifest.named, isinstance(self.manifest.engine, MemoryEngineConfig), self._event_url),
         )
         if self.manifest.server is not False and self.arm:
             taken = {t.port for node in self.manifest.nodes.values() for t in node.triggers if t.type == "webhook"}
@@ -244,8 +247,7 @@ class AgentPool(Generic[TDeps]):
             self._health = await self._stack.enter_async_context(health)
         if self.arm:
             # Before the engine starts, since it tells at once which events settled while nobody listened.
-            status_url = self._health.event_url if self._health else _no_url
-            services = with_engine(services, engine, listeners, status_url)
+            services = with_engine(services, engine, listeners, self._event_url)
             self._triggers = Triggers(build_triggers(self.manifest, services, engine))
         await engine.start(
             deliveries,
@@ -259,6 +261,9 @@ class AgentPool(Generic[TDeps]):
         self._stack.push_async_callback(engine.stop, limits.drain_timeout_s)
         if self.arm:
             await self._arm(listeners)
+
+    def _event_url(self, event_id: str) -> str | None:
+        return None if self._health is None else self._health.event_url(event_id)
 
     async def _arm(self, listeners: Listeners) -> None:
         async def disarm() -> None:
@@ -386,7 +391,3 @@ class AgentPool(Generic[TDeps]):
                     await busy[0].complete_tasks()
         except TimeoutError:
             logger.warning("the pool stops while messages between agents are still under way; they are dropped")
-
-
-def _no_url(event_id: str) -> str | None:
-    return None

@@ -53,7 +53,7 @@ async def _serve(manifest: Manifest, model: str | None, record: str | None, *, j
                     _say_ready(pool.report, json=json)
                     if not json:
                         with contextlib.suppress(LLMlingError):
-                            _say_waiting((await pool.counts()).get("waiting", 0))
+                            _say_waiting((await pool.counts()).get("waiting", 0), pool.manifest.named)
                 await signals.heard.wait()
                 if not json:
                     running = (await pool.counts()).get("running", 0)
@@ -158,9 +158,9 @@ class _Lines:
                 console.say(line(record))
 
 
-def _say_waiting(waiting: int) -> None:
+def _say_waiting(waiting: int, file: str) -> None:
     if waiting:
-        text = f"! {console.count(waiting, 'event')} waiting for a person: llmling events list FILE --status waiting"
+        text = f"! {console.count(waiting, 'event')} waiting for a person: llmling events list {file} --status waiting"
         console.say(console.paint(text, "yellow"))
 
 

@@ -17,7 +17,7 @@ from llmling.runtime.context import RunContext, ScopedJournal
 from llmling.runtime.node import CallableNode, Dropped, Node, hop_limit
 from llmling.runtime.spans import event_place
 from llmling.runtime.tracing import below
-from llmling.runtime.waiting import AskedJournal, waiting_reason
+from llmling.runtime.waiting import AskedJournal, Counter, waiting_reason
 
 if TYPE_CHECKING:
     from llmling.runtime.connection import Connection
@@ -28,10 +28,13 @@ logger = logging.getLogger("llmling.delivery")
 class Deliveries:
     """Runs deliveries on the nodes of a pool; what an engine is started with."""
 
-    def __init__(self, nodes: Mapping[str, Node], redelivery: Mapping[str, RedeliveryConfig], max_hops: int) -> None:
+    def __init__(
+        self, nodes: Mapping[str, Node], redelivery: Mapping[str, RedeliveryConfig], max_hops: int, counter: Counter
+    ) -> None:
         self._nodes = nodes
         self._redelivery = redelivery
         self._max_hops = max_hops
+        self._counter = counter
         self.runs: dict[tuple[str, str], int] = {}
 
     async def __call__(self, work: Work) -> Settlement:
@@ -49,7 +52,7 @@ class Deliveries:
             await self._send(node, result, work)
             successors = await self._successors(node, result.message, work, work.delivery.id, work.delivery.hops)
         except DecisionNeeded as error:
-            reason = waiting_reason(asked.asks, error, work.event.id)
+            reason = waiting_reason(asked.asks, error, work.event.id, self._counter)
             logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, reason)
             return self._ended(node, Waiting(reason, context.meter.cost_usd))
         except LLMlingError as error:

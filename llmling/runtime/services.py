@@ -27,7 +27,8 @@ async def _no_resources(server: str, uri: str) -> str:
     raise StartupError(f"resource {uri!r} needs the MCP server {server!r}, but there is no pool to find it in")
 
 
-def _no_status_url(event_id: str) -> str | None:
+def no_url(event_id: str) -> str | None:
+    """Return None: without a server no event has an address."""
     return None
 
 
@@ -58,7 +59,7 @@ class Services:
     bounds: Bounds | None = None
     engine: Engine | None = None
     listeners: Listeners | None = None
-    status_url: Callable[[str], str | None] = _no_status_url
+    status_url: Callable[[str], str | None] = no_url
     store: Store | None = None
     providers: dict[str, ToolProvider] = field(default_factory=dict[str, ToolProvider])
     agent: str = ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from llmling.asks import Ask, ask_of, decision_key, open_asks
 from llmling.errors import Asked, DecisionNeeded
 from llmling.masking import environment_secrets, masked
 from llmling.protocols import Recorder, Step
 from llmling.runtime.limits import clipped
+from llmling.runtime.services import no_url
+from llmling.shapes import wanted
 
 LONGEST_QUESTION = 500
 """Most characters of a question in a reason; `events show` has the whole."""
@@ -46,16 +49,44 @@ class AskedJournal:
         self._journal.note(step)
 
 
-def waiting_reason(asks: Sequence[Ask], error: DecisionNeeded, event_id: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Where people answer: by commands on the manifest `file`, or, for events that only this process has, elsewhere.
+
+    `url(event_id)` is the address of an event then, None when there is no server.
+    """
+
+    file: str = "FILE"
+    alone: bool = False
+    url: Callable[[str], str | None] = no_url
+
+    def approve(self, event_id: str) -> str:
+        """Return how to say yes or no."""
+        if not self.alone:
+            place = f"{self.file} {event_id}"
+            return f"llmling events approve {place}, or deny {place} --reason TEXT"
+        url = self.url(event_id)
+        return f"POST {url}/approve, or {url}/deny" if url else "AgentPool.decide in Python"
+
+    def answer(self, event_id: str) -> str:
+        """Return how to answer."""
+        if not self.alone:
+            return f"llmling events answer {self.file} {event_id} TEXT"
+        url = self.url(event_id)
+        return f'POST {url}/answer {{"text": TEXT}}' if url else "AgentPool.decide in Python"
+
+
+def waiting_reason(asks: Sequence[Ask], error: DecisionNeeded, event_id: str, counter: Counter) -> str:
     """Return what is asked, or what has to be decided otherwise, and how to answer."""
     calls = [ask for ask in asks if ask.tool is not None]
     questions = [ask for ask in asks if ask.tool is None]
     lines = [] if isinstance(error, Asked) and asks else [str(error)]
     if calls:
-        wanted = "; ".join(ask.reason() for ask in calls)
-        lines.append(f"{wanted} (llmling events approve FILE {event_id}, or deny FILE {event_id} --reason TEXT)")
+        wanted_calls = "; ".join(ask.reason() for ask in calls)
+        lines.append(f"{wanted_calls} ({counter.approve(event_id)})")
     for number, ask in enumerate(questions):
-        how = f"llmling events answer FILE {event_id} TEXT" if number == 0 else "after the one before"
+        how = counter.answer(event_id) if number == 0 else "after the one before"
         question = clipped(masked(ask.reason(), environment_secrets()), LONGEST_QUESTION)
-        lines.append(f"{question} ({how})")
+        shape = wanted(ask.output_schema)
+        lines.append(f"{question} ({how}{f', {shape}' if shape else ''})")
     return "\n".join(lines)

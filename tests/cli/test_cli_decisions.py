@@ -91,7 +91,7 @@ def test_what_waits_is_shown_and_denied_with_a_reason(command: Command, project:
     assert 'send({"to": "Ada"}) needs approval, agent \'clerk\'' in out
     _, out, _ = command("events", "show", "agents.yml", event_id)
     assert '  asked  send({"to": "Ada"})\n  why  send({"to": "Ada"}) needs approval' in out
-    assert f"llmling events approve FILE {event_id}" in out
+    assert f"llmling events approve agents.yml {event_id}" in out
     code, out, _ = command("events", "answer", "agents.yml", event_id, "yes")
     how = f"`llmling events approve agents.yml {event_id}` or `llmling events deny agents.yml {event_id}`"
     assert (code, out.splitlines()[0]) == (1, f"{event_id} waits for no answer; use {how}")
