@@ -14,6 +14,8 @@ from typing import TypeAlias
 import pytest
 from serving import until
 
+from llmling import Agent
+from llmling.errors import RunError
 from llmling.firing import fire
 from llmling.manifest import load
 from llmling_cli import main
@@ -246,6 +248,20 @@ def send(): ...
         "b asks a person before read, ask_c, all tools of MCP shelf",
         "c asks a person before send",
     ]
+
+
+async def test_a_terminal_that_is_closed_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = pty.openpty()
+    with (
+        os.fdopen(leader, "wb", buffering=0) as keyboard,
+        os.fdopen(follower, "r") as typed,
+        open(os.ttyname(follower), "w") as screen,  # noqa: PTH123 - a terminal
+    ):
+        monkeypatch.setattr(sys, "stdin", typed)
+        monkeypatch.setattr(sys, "stderr", screen)
+        keyboard.write(b"\x04")
+        with pytest.raises(RunError, match="the terminal was closed before a person answered"):
+            await Agent("boss", model="human", **attending()).run("Shall we?")
 
 
 def test_nobody_is_asked_without_a_terminal() -> None:
