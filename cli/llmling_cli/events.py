@@ -34,7 +34,8 @@ def facts(record: EventRecord) -> dict[str, Any]:
         }
         for delivery in record.deliveries
     ]
-    return {**record.to_dict(), "content": record.content, "hops": hops, "asks": asked(record)}
+    shown = {**record.to_dict(), "content": record.content, "hops": hops}
+    return {**shown, "asks": asks} if (asks := asked(record)) else shown
 
 
 def answer_of(record: EventRecord) -> str | None:

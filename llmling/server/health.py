@@ -204,4 +204,5 @@ def event_page(record: EventRecord) -> dict[str, Any]:
         }
         for hop in record.deliveries
     ]
-    return {**record.to_dict(), "content": record.content, "hops": hops, "asks": asked(record)}
+    page = {**record.to_dict(), "content": record.content, "hops": hops}
+    return {**page, "asks": asks} if (asks := asked(record)) else page

@@ -17,7 +17,7 @@ from engine_worker import CHAIN, CONCURRENCY
 
 _WORKER = Path(__file__).with_name("engine_worker.py")
 _ROOT = Path(__file__).parents[2]
-KILLS, EVENTS = (100, 6_000) if os.environ.get("CHAOS") else (12, 700)
+KILLS, EVENTS = (100, 6_000) if os.environ.get("CHAOS") else (6, 400)
 
 
 async def start(mode: str, folder: Path, events: int = 0) -> Process:
