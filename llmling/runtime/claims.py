@@ -12,8 +12,8 @@ from llmling.runtime.gauge import raw, raw_offer
 
 _PER_REQUEST = 16
 """What a provider adds to a request, in tokens."""
-CUT_OFF_TOKENS = 4_096
-"""What an answer that was cut off is taken for when none was ever seen: its provider may have written it."""
+UNBOUNDED_TOKENS = 4_096
+"""The least an answer is taken for that no `max_tokens` bounds: one short answer says nothing of the next."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +54,9 @@ def claim_of(request: ModelRequest, price: Price | None, seen: Seen, *, priced: 
     """Return what a try of a request may take; `priced` when the model itself knows its price."""
     estimated = _input_tokens(request)
     read = estimated + seen.more_input
-    written = _most_output_tokens(request.settings) or seen.output_tokens
+    written = _most_output_tokens(request.settings)
+    if written is None and seen.output_tokens is not None:
+        written = max(seen.output_tokens, UNBOUNDED_TOKENS)
     open_ended: set[str] = set() if written is not None else {"tokens"}
     if price is not None:
         usd = cost_usd(price, read, written or 0)
@@ -66,9 +68,9 @@ def claim_of(request: ModelRequest, price: Price | None, seen: Seen, *, priced: 
             open_ended.add("usd")
     cut_off: dict[str, float] = {}
     if written is None:
-        cut_off["tokens"] = read + CUT_OFF_TOKENS
+        cut_off["tokens"] = read + UNBOUNDED_TOKENS
         if price is not None:
-            cut_off["usd"] = cost_usd(price, read, CUT_OFF_TOKENS)
+            cut_off["usd"] = cost_usd(price, read, UNBOUNDED_TOKENS)
     amounts = {"usd": usd, "tokens": read + (written or 0), "requests": 1}
     return Claim(amounts, open_ended, price, estimated, cut_off=cut_off)
 

@@ -151,6 +151,20 @@ async def test_calls_of_known_size_go_at_once_and_never_reach_beyond_the_limit_b
     assert 0.1 <= spent <= 0.1 + most
 
 
+async def test_answers_that_grow_do_not_go_over_the_limit_by_more_than_one() -> None:
+    sent: list[int] = []
+
+    def answer(request: Request) -> Reply:
+        sent.append(20 if sent else 1)
+        return Reply("x", delay_s=0.02, input_tokens=1, output_tokens=sent[-1])
+
+    async with LLMServer(answer) as server:
+        model = priced(server, price={"input_per_mtok": 0, "output_per_mtok": 1000})
+        found = await outcomes(Agent("a", model=model, budget={"usd_per_day": 0.1}), 60)
+    assert found.count("RunResult") == len(sent)
+    assert 0.1 <= sum(sent) * 1000 / 1e6 <= 0.1 + 0.02
+
+
 async def test_many_wait_and_all_are_served_when_there_is_room() -> None:
     model = ScriptedModel(costing(0.001))
     agent = Agent("a", model=model, budget={"usd_per_day": 10})
