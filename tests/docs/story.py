@@ -53,6 +53,8 @@ class Story:
         tools.mkdir()
         _script(tools / "llmling", f'exec "{sys.executable}" -m llmling_cli "$@"')
         _script(tools / "python", f'exec "{sys.executable}" "$@"')
+        if shutil.which("curl") is None:
+            _script(tools / "curl", f'exec "{sys.executable}" "{Path(__file__).with_name("curl.py")}" "$@"')
         environment = {
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(folder.parent),
