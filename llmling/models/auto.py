@@ -16,7 +16,7 @@ import aiohttp
 from llmling.manifest.models import AutoModelConfig, DemoModelConfig, LiteLLMModelConfig, Price
 from llmling.models.keys import KEYS
 from llmling.protocols import Model, ModelRequest, ModelResponse, TextDelta
-from llmling.runtime.claims import price_of
+from llmling.runtime.claims import rates_of
 from llmling.runtime.gate import key_of
 from llmling.runtime.real_models import refuse_real
 from llmling.runtime.services import Services
@@ -195,7 +195,11 @@ class AutoModel:
 
     async def price(self) -> Price | None:
         """Return what the model that was chosen costs."""
-        return await price_of(await self._chosen())
+        return (await rates_of(await self._chosen())).price
+
+    async def most_output_tokens(self) -> int | None:
+        """Return the longest answer of the model that was chosen."""
+        return (await rates_of(await self._chosen())).most_output_tokens
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Return the answer of the model that was chosen."""

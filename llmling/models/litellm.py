@@ -56,6 +56,8 @@ class _Route:
     """Its name in litellm's table of prices."""
     price: Price | None
     """What the table says it costs; None when it says nothing."""
+    most_output_tokens: int | None
+    """The longest answer, as the table says."""
 
 
 class LiteLLMModel:
@@ -87,6 +89,14 @@ class LiteLLMModel:
             ModelError: Its key is missing, or its name means nothing.
         """
         return self._config.price or (await self._ready()).price
+
+    async def most_output_tokens(self) -> int | None:
+        """Return how long an answer can get, or None when nobody has said so.
+
+        Raises:
+            ModelError: Its key is missing, or its name means nothing.
+        """
+        return (await self._ready()).most_output_tokens
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Return the answer. Cancelling it closes the HTTP request.
@@ -269,10 +279,10 @@ def _route(litellm: Any, config: LiteLLMModelConfig) -> _Route:
     sends_schema = provider == "ollama_chat" or (provider in _OPENAI_LIKE and key is None)
     if not sends_schema:
         sends_schema = bool(litellm.supports_response_schema(model=model, custom_llm_provider=provider))
-    price = FREE if key is None and provider in LOCAL else None
-    if key is not None:
-        price = entry_price(litellm.model_cost[key])
-    return _Route(name, provider, model, sends_schema, key, price)
+    entry: dict[str, Any] = litellm.model_cost[key] if key is not None else {}
+    price = FREE if key is None and provider in LOCAL else entry_price(entry)
+    most = entry.get("max_output_tokens")
+    return _Route(name, provider, model, sends_schema, key, price, most if isinstance(most, int) else None)
 
 
 def _said(chunks: Any, attribute: str) -> bool:
@@ -318,6 +328,8 @@ def _import() -> Any:
                 getattr(types, name)()
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(_WARNS)
+    # Cancelling while litellm prepares a request in a thread leaves what the thread returns to nobody.
+    warnings.filterwarnings("ignore", r"coroutine '\S*acompletion\S*' was never awaited", RuntimeWarning)
     http: Any = importlib.import_module("litellm.llms.custom_httpx.http_handler")
     make = functools.partial(
         http.get_async_httpx_client,

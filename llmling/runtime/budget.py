@@ -54,11 +54,14 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What one request holds of an account, in the period in which it was taken."""
+    """What one request holds of an account, in the period in which it was taken.
+
+    `doubt` is what it may take beyond `amount`; None when that might not fit, so that it goes alone.
+    """
 
     span: str
     amount: float
-    open_ended: bool
+    doubt: float | None
 
 
 class Account(Bound):
@@ -66,6 +69,10 @@ class Account(Bound):
 
     `total` is what was spent and what is reserved together: a reservation counts as spent until its request has
     ended, and for good when the process dies meanwhile.
+
+    It starts a request while something is left, and no second one that could go over the limit: several are under way
+    only as long as there is room for the most that all of them can take. So what is spent is at most the limit and
+    one request, however wrong the reservations are; a request that is cut off counts as reserved.
     """
 
     def __init__(self, budget: Budget, limit: str, clock: Clock) -> None:
@@ -82,8 +89,8 @@ class Account(Bound):
 
     def _begin(self, span: str) -> None:
         self.span = span
-        self._stored = self._unwritten = self._reserved = 0.0
-        self._holding = self._open_ended = 0
+        self._stored = self._unwritten = self._reserved = self._doubt = 0.0
+        self._holding = self._alone = 0
 
     def _now_span(self) -> str:
         return f"{self._clock.now().astimezone(dt.UTC):{'%Y-%m-%d' if self.period == 'day' else '%Y-%m'}}"
@@ -126,7 +133,7 @@ class Account(Bound):
             return 0.0
         if self.exhausted:
             raise BudgetExceeded(self._message())
-        return math.inf if self.total >= self.limit or self._open_ended else 0.0
+        return math.inf if self._alone or self.total + self._doubt >= self.limit else 0.0
 
     def take(self, claim: Claim) -> None:
         """Reserve what is claimed; in audit mode also over the limit."""
@@ -136,12 +143,15 @@ class Account(Bound):
             if self._warned != self.span:
                 self._warned = self.span
                 logger.warning("%s; mode is audit, so it goes on", self._message())
-        share = _Share(self.span, claim.amounts.get(self.unit, 0.0), self.unit in claim.open_ended)
+        amount, doubt = claim.amounts.get(self.unit, 0.0), claim.doubt(self.unit)
+        fits = self.total + self._doubt + amount + doubt <= self.limit
+        share = _Share(self.span, amount, doubt if fits else None)
         self._shares[id(claim)] = share
-        self._unwritten += share.amount
-        self._reserved += share.amount
+        self._unwritten += amount
+        self._reserved += amount
+        self._doubt += doubt if fits else 0.0
         self._holding += 1
-        self._open_ended += share.open_ended
+        self._alone += not fits
 
     def give(self, claim: Claim) -> None:
         """Put what was spent in the place of the reservation."""
@@ -150,8 +160,9 @@ class Account(Bound):
             return
         self._unwritten += claim.spent.get(self.unit, share.amount) - share.amount
         self._holding -= 1
-        self._open_ended -= share.open_ended
+        self._alone -= share.doubt is None
         self._reserved = self._reserved - share.amount if self._holding else 0.0
+        self._doubt = self._doubt - (share.doubt or 0.0) if self._holding else 0.0
 
     # --- in the store ----------------------------------------------------------------------------------------------
 

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from llmling.manifest.models import Price
 from llmling.protocols import Model, ModelRequest, ModelResponse
-from llmling.runtime.gauge import raw, raw_offer
+from llmling.runtime.gauge import BYTES_PER_TOKEN, raw, raw_offer
 
 _PER_REQUEST = 16
 """What a provider adds to a request, in tokens."""
+_MOST_PER_REQUEST = 1_024
+"""What it adds at most, as far as no answer has told: some explain in it how tools are called."""
 UNBOUNDED_TOKENS = 4_096
 """The least an answer is taken for that no `max_tokens` bounds: one short answer says nothing of the next."""
+LONGEST_TOKENS = 131_072
+"""The longest answer of a model that says no `most_output_tokens` of its own; few can write more."""
 
 
 @dataclass(slots=True, eq=False)
 class Claim:
-    """What one try takes, by unit; `open_ended` are the units of which it may take more than that.
+    """What one try takes, by unit: what is reserved for it, and the `most` it can come to; infinity: nobody knows.
 
-    `spent` is what it has really taken, once that is known; a unit that is not in it has taken what was claimed, or
-    what `cut_off` says when it never ended.
+    `spent` is what it has really taken, once that is known; a unit that is not in it has taken what was reserved.
     """
 
     amounts: Mapping[str, float] = field(default_factory=dict[str, float])
-    open_ended: Collection[str] = ()
+    most: Mapping[str, float] = field(default_factory=dict[str, float])
     price: Price | None = None
     input_tokens: float = 0.0
     spent: dict[str, float] = field(default_factory=dict[str, float])
-    cut_off: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def doubt(self, unit: str) -> float:
+        """Return by how much it may take more than is reserved for it."""
+        amount = self.amounts.get(unit, 0.0)
+        return max(0.0, self.most.get(unit, amount) - amount)
 
 
 @dataclass(slots=True)
@@ -50,29 +58,21 @@ class Seen:
         return {"output_tokens": self.output_tokens, "usd": self.usd, "more_input": self.more_input}
 
 
-def claim_of(request: ModelRequest, price: Price | None, seen: Seen, *, priced: bool) -> Claim:
-    """Return what a try of a request may take; `priced` when the model itself knows its price."""
+def claim_of(request: ModelRequest, rates: Rates, seen: Seen) -> Claim:
+    """Return what a try of a request may take."""
     estimated = _input_tokens(request)
     read = estimated + seen.more_input
-    written = _most_output_tokens(request.settings)
-    if written is None and seen.output_tokens is not None:
-        written = max(seen.output_tokens, UNBOUNDED_TOKENS)
-    open_ended: set[str] = set() if written is not None else {"tokens"}
-    if price is not None:
-        usd = cost_usd(price, read, written or 0)
-        if written is None and price.output_per_mtok:
-            open_ended.add("usd")
+    # No token is shorter than a byte.
+    most_read = estimated * BYTES_PER_TOKEN + (seen.more_input if seen.output_tokens is not None else _MOST_PER_REQUEST)
+    most_written = _most_output_tokens(request.settings, rates.most_output_tokens)
+    written = min(most_written, max(seen.output_tokens or 0, UNBOUNDED_TOKENS))
+    if (price := rates.price) is not None:
+        usd, most_usd = cost_usd(price, read, written), cost_usd(price, most_read, most_written)
     else:
         usd = seen.usd or 0.0
-        if not priced and seen.usd is None:
-            open_ended.add("usd")
-    cut_off: dict[str, float] = {}
-    if written is None:
-        cut_off["tokens"] = read + UNBOUNDED_TOKENS
-        if price is not None:
-            cut_off["usd"] = cost_usd(price, read, UNBOUNDED_TOKENS)
-    amounts = {"usd": usd, "tokens": read + (written or 0), "requests": 1}
-    return Claim(amounts, open_ended, price, estimated, cut_off=cut_off)
+        most_usd = usd if rates.priced or seen.usd is not None else math.inf
+    amounts = {"usd": usd, "tokens": read + written, "requests": 1}
+    return Claim(amounts, {"usd": most_usd, "tokens": most_read + most_written}, price, estimated)
 
 
 def spent_by(claim: Claim, response: ModelResponse, seen: Seen) -> dict[str, float]:
@@ -100,25 +100,30 @@ def cost_usd(price: Price, input_tokens: float, output_tokens: float) -> float:
     return (input_tokens * price.input_per_mtok + output_tokens * price.output_per_mtok) / 1e6
 
 
-def is_priced(model: Model) -> bool:
-    """Whether a model can say what it costs before it is asked, by an `async def price() -> Price | None`."""
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What is known of a model's calls before they are made; `priced` when the model itself knows its price."""
+
+    price: Price | None = None
+    priced: bool = False
+    most_output_tokens: int | None = None
+
+
+async def rates_of(model: Model) -> Rates:
+    """Return what a model says of its calls; no price when nobody has told it, or when it cannot say."""
     # Not by a protocol: a model that stands in front of another one passes on what that one has.
-    return callable(getattr(model, "price", None))
+    known: Any = model
+    if not callable(getattr(model, "price", None)):
+        return Rates()
+    price: Price | None = await known.price()
+    most: int | None = await known.most_output_tokens() if hasattr(model, "most_output_tokens") else None
+    return Rates(price, priced=True, most_output_tokens=most)
 
 
-async def price_of(model: Model) -> Price | None:
-    """Return what a model says it costs; None when nobody has told it, or when it cannot say."""
-    if not is_priced(model):
-        return None
-    price: Price | None = await cast("Any", model).price()
-    return price
-
-
-def _most_output_tokens(settings: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        if isinstance(most := settings.get(name), int):
-            return most * int(settings.get("n") or 1)
-    return None
+def _most_output_tokens(settings: Mapping[str, Any], longest: int | None) -> int:
+    named = (settings.get(name) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"))
+    most = next((each for each in named if isinstance(each, int)), longest or LONGEST_TOKENS)
+    return most * int(settings.get("n") or 1)
 
 
 def _input_tokens(request: ModelRequest) -> float:

@@ -17,7 +17,7 @@ from llmling.manifest.models import FallbackModelConfig, LiteLLMModelConfig
 from llmling.protocols import Model, ModelRequest, ModelResponse, Store
 from llmling.runtime.bounds import Bound, Door, Places, RateLimit
 from llmling.runtime.budget import Account, Accounts, Budget, unknown_price
-from llmling.runtime.claims import Claim, Seen, claim_of, is_priced, price_of, spent_by
+from llmling.runtime.claims import Claim, Seen, claim_of, rates_of, spent_by
 from llmling.runtime.clock import Clock
 
 logger = logging.getLogger("llmling.budget")
@@ -143,13 +143,12 @@ class Gate:
         """
         if all(account.unit == "requests" for account in accounts):
             return lambda: Claim({"requests": 1})
-        seen, priced = self.shared.seen(self.agent, model), is_priced(model)
-        price = await price_of(model)
-        if price is None and (priced or seen.silent):
+        seen, rates = self.shared.seen(self.agent, model), await rates_of(model)
+        if rates.price is None and (rates.priced or seen.silent):
             for account in accounts:
                 if account.unit == "usd":
                     self._refuse_unpriced(model, account)
-        return lambda: claim_of(request, price, seen, priced=priced)
+        return lambda: claim_of(request, rates, seen)
 
     def _refuse_unpriced(self, model: Model, account: Account) -> None:
         reason = unknown_price(model.name, account.budget, account.limit_key)
@@ -230,8 +229,6 @@ class Entry:
         if not self._inside:
             return
         self._inside = False
-        for unit, amount in self._claim.cut_off.items():
-            self._claim.spent.setdefault(unit, amount)
         held = [(account, *account.reserved(self._claim)) for account in self._accounts]
         self._gate.shared.door.leave((*self._accounts, *self._limits), self._claim)
         spent = self._claim.spent

@@ -10,7 +10,7 @@ from typing import Any
 from llmling.messages import Message, TextPart, ToolCallPart
 from llmling.protocols import ToolSpec
 
-_BYTES_PER_TOKEN = 3
+BYTES_PER_TOKEN = 3
 """English has more than four bytes in a token, JSON, code and Chinese about three."""
 _PER_PART = 4
 _LOWEST = 0.25
@@ -55,7 +55,7 @@ class Gauge:
 
     def clip(self, text: str, tokens: float) -> str:
         """Return the beginning of a text that takes at most so many tokens."""
-        room = max(0, math.floor((tokens / self._unknown - _PER_PART) * _BYTES_PER_TOKEN))
+        room = max(0, math.floor((tokens / self._unknown - _PER_PART) * BYTES_PER_TOKEN))
         data = text.encode("utf-8", "replace")
         return text if len(data) <= room else data[:room].decode("utf-8", "ignore")
 
@@ -83,7 +83,7 @@ def raw(message: Message) -> float:
 def raw_text(text: str) -> float:
     """Return the tokens of a text by its length alone."""
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    return size / _BYTES_PER_TOKEN + _PER_PART
+    return size / BYTES_PER_TOKEN + _PER_PART
 
 
 def raw_offer(tools: Sequence[ToolSpec], schema: Any) -> float:

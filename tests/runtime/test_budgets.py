@@ -18,6 +18,7 @@ from llmling.errors import BudgetExceeded, ModelError
 from llmling.events import Event
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.budgets import BudgetConfig
+from llmling.manifest.models import Price
 from llmling.messages import Message, Usage
 from llmling.protocols import ModelRequest, ModelResponse
 from llmling.runtime.gate import Bounds, agent_budget
@@ -151,18 +152,40 @@ async def test_calls_of_known_size_go_at_once_and_never_reach_beyond_the_limit_b
     assert 0.1 <= spent <= 0.1 + most
 
 
-async def test_answers_that_grow_do_not_go_over_the_limit_by_more_than_one() -> None:
+@pytest.mark.parametrize("longest", [20, 10_000, 130_000])
+async def test_answers_that_grow_do_not_go_over_the_limit_by_more_than_one(longest: int) -> None:
     sent: list[int] = []
 
     def answer(request: Request) -> Reply:
-        sent.append(20 if sent else 1)
+        sent.append(longest if len(sent) > 2 else 1)
         return Reply("x", delay_s=0.02, input_tokens=1, output_tokens=sent[-1])
 
     async with LLMServer(answer) as server:
-        model = priced(server, price={"input_per_mtok": 0, "output_per_mtok": 1000})
+        model = priced(server, price={"input_per_mtok": 0, "output_per_mtok": 0.02 / longest * 1e6})
         found = await outcomes(Agent("a", model=model, budget={"usd_per_day": 0.1}), 60)
     assert found.count("RunResult") == len(sent)
-    assert 0.1 <= sum(sent) * 1000 / 1e6 <= 0.1 + 0.02
+    assert 0.1 <= sum(sent) * 0.02 / longest <= 0.1 + 0.021
+
+
+async def test_as_many_go_at_once_as_there_is_room_for_the_longest_answers() -> None:
+    class Known(ScriptedModel):
+        async def price(self) -> Price:
+            return Price(input_per_mtok=0, output_per_mtok=1000)
+
+        async def most_output_tokens(self) -> int:
+            return 10
+
+    gate = asyncio.Event()
+    model = Known(costing(0.001, gate=gate))
+    agent = Agent("a", model=model, budget={"usd_per_day": 0.095})
+    runs = asyncio.create_task(outcomes(agent, 20))
+    # Nine times 0.01 fit, and one more may go over.
+    await until(lambda: len(model.requests) == 10, "ten in flight")
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(model.requests) == 10
+    gate.set()
+    assert await runs == ["RunResult"] * 20
 
 
 async def test_many_wait_and_all_are_served_when_there_is_room() -> None:
