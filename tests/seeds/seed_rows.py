@@ -77,7 +77,7 @@ MYCONTEXT = {
     "s0_11": row(
         "`retries=2` is three requests, whatever the status",
         EXECUTION + "test_two_retries_are_three_requests_whatever_the_status",
-        LITELLM + "test_the_status_decides",
+        "models/test_litellm_failures.py::test_the_status_decides",
     ),
     "s0_12": row(
         "waits between tries grow, up to the most",
