@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Literal, Self
 
 import psutil
@@ -80,6 +80,9 @@ class _Signals:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
+            if self.heard.is_set() and error is None:
+                # Drained: one more signal while the process ends changes nothing about that.
+                signal.signal(number, _leave)
 
     def armed(self) -> None:
         """From now on a signal ends waiting instead of cancelling the start."""
@@ -95,6 +98,10 @@ class _Signals:
         self.heard.set()
         if self._starting is not None:
             self._starting.cancel()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(0)
 
 
 @contextlib.contextmanager

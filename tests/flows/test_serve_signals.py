@@ -15,6 +15,7 @@ import pytest
 from serving import Serve, free_port, llmling, post, until
 
 ROUNDS = 50 if os.environ.get("CHAOS") else 4
+MCP_UP = 'llmling_mcp_up{server="library"} 1'
 LIBRARY = Path(__file__).parents[2] / "examples" / "library_server.py"
 
 MANIFEST = f"""
@@ -94,6 +95,10 @@ async def test_an_idle_pool_stops_at_once_and_a_second_signal_forces(tmp_path: P
         assert await serve.process.wait() == 0
     await serve.start()
     async with aiohttp.ClientSession() as session:
+        # While its agent waits for its MCP server an event waits too, and draining has nothing to wait for.
+        async with asyncio.timeout(60):
+            while MCP_UP not in await (await session.get(f"{serve.server_url}/metrics")).text():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         assert (await post(session, f"http://127.0.0.1:{port}/webhook", {}))[0] == 202
     await until(lambda: "running" in statuses(tmp_path).values(), "the run")
     serve.process.send_signal(number)
