@@ -243,7 +243,7 @@ class AgentPool(Generic[TDeps]):
         )
         if self.manifest.server is not False and self.arm:
             taken = {t.port for node in self.manifest.nodes.values() for t in node.triggers if t.type == "webhook"}
-            health = Health(self, self.manifest.server, listeners, avoid=taken)
+            health = Health(self, self.manifest.server, listeners, avoid=taken, file=self.manifest.named)
             self._health = await self._stack.enter_async_context(health)
         if self.arm:
             # Before the engine starts, since it tells at once which events settled while nobody listened.

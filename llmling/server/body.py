@@ -39,13 +39,16 @@ def check_media_type(request: web.BaseRequest) -> None:
         raise Refused(415, "unknown charset; send the body as UTF-8")
 
 
-async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: float, key: str | None = None) -> bytes:
     """Return the whole body as it came.
 
     Refuses with 413 what is longer than `max_bytes`, by Content-Length before reading a byte; with 408 what is not
-    there after `timeout_s`, then also closing the connection; with 400 what is framed wrongly.
+    there after `timeout_s`, then also closing the connection; with 400 what is framed wrongly. `key` is what raises
+    the limit.
     """
-    too_long = Refused(413, f"the body is longer than {max_bytes} bytes; send less or raise `max_body_bytes:`")
+    too_long = Refused(
+        413, f"the body is longer than {max_bytes} bytes; send less" + (f" or raise `{key}:`" if key else "")
+    )
     if (request.content_length or 0) > max_bytes:
         raise too_long
     body = bytearray()

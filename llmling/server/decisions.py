@@ -25,9 +25,12 @@ class Decisions:
         self,
         decide: Callable[[str, Decision], Awaitable[Sequence[Ask]]],
         inspect: Callable[[str], Awaitable[EventRecord | None]],
+        file: str,
     ) -> None:
+        """`file` is the manifest, for commands in answers."""
         self._decide = decide
         self._inspect = inspect
+        self._file = file
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Take one decision.
@@ -47,7 +50,7 @@ class Decisions:
             raise Refused(400, str(error)) from None
         if not asks:
             record = await self._inspect(event_id)
-            raise Refused(409, "this event is gone" if record is None else why_not(record, decision))
+            raise Refused(409, "this event is gone" if record is None else why_not(record, decision, self._file))
         return json_reply(200, {"event_id": event_id, act: [ask.text for ask in asks]})
 
 

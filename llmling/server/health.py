@@ -62,8 +62,8 @@ class PoolState(Protocol):
 class Health:
     """Serves the pages while inside; `url` is where, once entered.
 
-    `avoid` are ports others of the pool will open, left out when the port is free to choose. `monotonic` is steady
-    seconds.
+    `avoid` are ports others of the pool will open, left out when the port is free to choose; `file` is the manifest,
+    for commands in answers; `monotonic` is steady seconds.
     """
 
     def __init__(
@@ -73,12 +73,14 @@ class Health:
         listeners: Listeners,
         *,
         avoid: Collection[int] = (),
+        file: str = "FILE",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = state
         self._config = config
         self._listeners = listeners
         self._avoid = avoid
+        self._file = file
         self._monotonic = monotonic
         self._started = self._beat = monotonic()
         self._port = config.port or 0
@@ -91,7 +93,7 @@ class Health:
         async with AsyncExitStack() as stack:
             if self._config.port is None:
                 self._port = await self._listeners.bind_free(host, FIRST_PORT, owner=owner, avoid=self._avoid)
-            decisions = Decisions(self._state.decide, self._state.inspect)
+            decisions = Decisions(self._state.decide, self._state.inspect, self._file)
             pages: tuple[tuple[str, str, Handler, bool], ...] = (
                 ("GET", "/healthz", self._healthz, False),
                 ("GET", "/readyz", self._readyz, False),

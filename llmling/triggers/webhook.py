@@ -95,7 +95,9 @@ class WebhookTrigger:
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         config = self._config
         check_media_type(request)
-        body = await read_body(request, max_bytes=config.max_body_bytes, timeout_s=self._body_timeout_s)
+        body = await read_body(
+            request, max_bytes=config.max_body_bytes, timeout_s=self._body_timeout_s, key="max_body_bytes"
+        )
         verified = self._authenticated(request, body)
         data = await self._value(request, body)
         key = delivery_key(config.auth, request.headers, data, verified)
