@@ -124,7 +124,7 @@ async def test_a_full_store_refuses_some_and_delays_others_in_their_order(
     done, _ = await asyncio.wait(patient, timeout=0.2)
     assert not done
     disk.limit(10_000)
-    await asyncio.wait_for(asyncio.gather(*patient), 5)
+    await asyncio.wait_for(asyncio.gather(*patient), 30)
     assert order == ["first", "second"]
     assert await writer.submit(keys) == ["first", "second"]
     assert "can be written again" in caplog.text

@@ -293,7 +293,7 @@ agents:
 """
     async with stage.pool(manifest):
         started = time.monotonic()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 # --- leaving ---------------------------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ async def test_leaving_has_a_deadline_and_the_rest_goes_on_at_the_next_start(sta
         _, body = await stage.post({"say": "to be continued"})
         await asyncio.wait_for(running.wait(), 30)
         started = time.monotonic()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert stage.done == []
     async with stage.pool(manifest):
         (record,) = await stage.settled(1)

@@ -53,13 +53,13 @@ def source(url: str, clock: FakeClock, **keys: Any) -> UrlKnowledge:
 
 
 async def until(it: UrlKnowledge, text: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await it.text("") != text:  # noqa: ASYNC110 - the server is on the other side of a socket
             await asyncio.sleep(0.01)
 
 
 async def hits(page: Page, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while page.hits < count:  # noqa: ASYNC110 - the server is on the other side of a socket
             await asyncio.sleep(0.01)
 
@@ -84,7 +84,7 @@ async def test_a_page_that_fails_later_leaves_the_old_text(page: Page, caplog: p
         await clock.advance(3600)
         with caplog.at_level(logging.WARNING):
             await it.text("")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not caplog.records:  # noqa: ASYNC110 - the log has no event
                     await asyncio.sleep(0.01)
         assert "answered 500 Internal Server Error; the text fetched before stays in use" in caplog.text
@@ -105,7 +105,7 @@ async def test_zero_is_never_again(page: Page) -> None:
 
 async def test_leaving_ends_a_fetch(page: Page) -> None:
     clock = FakeClock()
-    async with asyncio.timeout(5), source(page.url, clock) as it:
+    async with asyncio.timeout(30), source(page.url, clock) as it:
         page.hang = asyncio.Event()
         await clock.advance(3600)
         await it.text("")

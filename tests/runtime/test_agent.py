@@ -237,7 +237,7 @@ async def test_leaving_a_stream_early_cancels_the_run() -> None:
             if event.type == "tool_called":
                 await asyncio.sleep(0.01)
                 break
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(cancelled.wait(), 30)
 
 
 async def collect(stream: RunStream, types: list[str]) -> None:
@@ -374,7 +374,7 @@ async def test_background_rounds_go_on_after_a_failure_and_stop_with_the_last_re
     model = ScriptedModel(["first", ModelError("no", status=400), third, *["later"] * 1000])
     agent = Agent("a", model=model)
     task = await agent.run_in_background("Monitor", interval=0)
-    await asyncio.wait_for(three.wait(), 5)
+    await asyncio.wait_for(three.wait(), 30)
     await agent.stop()
     result = await task
     assert result is not None

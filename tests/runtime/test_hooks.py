@@ -292,7 +292,7 @@ async def test_a_cancelled_run_does_not_wait_long_for_a_listener_that_hangs() ->
     run = asyncio.create_task(Agent("a", model=ScriptedModel(never), hooks=[hangs]).run("go"))
     await started.wait()
     run.cancel()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         with pytest.raises(asyncio.CancelledError):
             await run
     assert asyncio.all_tasks() == before

@@ -101,11 +101,11 @@ async def test_a_request_under_way_fails_when_it_is_closed() -> None:
     gate = asyncio.Barrier(2)
     runner, url = await _serve(gate=gate)
     request = asyncio.create_task(_get(url))
-    await asyncio.wait_for(gate.wait(), 5)
+    await asyncio.wait_for(gate.wait(), 30)
     await close_http()
     with pytest.raises(ClientError):
-        await asyncio.wait_for(request, 5)
-    await asyncio.wait_for(gate.wait(), 5)
+        await asyncio.wait_for(request, 30)
+    await asyncio.wait_for(gate.wait(), 30)
     await runner.cleanup()
 
 

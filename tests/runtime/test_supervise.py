@@ -32,7 +32,7 @@ class HandClock:
         self.seconds += seconds
 
     async def next_pause(self) -> float:
-        await asyncio.wait_for(self.sleeping.wait(), 5)
+        await asyncio.wait_for(self.sleeping.wait(), 30)
         return self.pauses[-1]
 
     def wake(self) -> None:

@@ -43,7 +43,7 @@ MYCONTEXT = {
     ),
     "s0_03": row(
         "gathered runs of several providers take as long as the slowest",
-        PAGE_000 + "test_concurrent_execution_takes_as_long_as_the_slowest",
+        PAGE_000 + "test_concurrent_executions_are_all_in_flight_at_once",
         EXECUTION + "test_providers_mix_and_all_are_in_flight_at_once",
     ),
     "s0_04": row(
@@ -127,7 +127,7 @@ MYCONTEXT = {
     ),
     "s0_23": row(
         "different contexts go to different providers at once",
-        PAGE_000 + "test_concurrent_execution_takes_as_long_as_the_slowest",
+        PAGE_000 + "test_concurrent_executions_are_all_in_flight_at_once",
         PAGE_000 + "test_contexts_are_gathered",
     ),
 }

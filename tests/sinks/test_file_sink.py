@@ -191,7 +191,7 @@ async def test_a_link_in_the_place_of_the_file_is_replaced_not_followed(jail: Pa
 async def test_append_opens_no_link_and_no_pipe(jail: Path, name: str) -> None:
     os.mkfifo(jail / "inside" / "pipe")
     with pytest.raises(SinkError):
-        await asyncio.wait_for(sink(jail, "inside/{{ event.data.name }}", "append").send(answer(name=name)), 5)
+        await asyncio.wait_for(sink(jail, "inside/{{ event.data.name }}", "append").send(answer(name=name)), 30)
     assert (jail.parent / "outside" / "secret").read_text() == "secret"
     assert not (jail.parent / "outside" / "nothing").exists()
 

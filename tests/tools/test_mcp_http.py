@@ -126,7 +126,7 @@ async def test_a_restarted_server_answers_the_next_call(port: int, args: tuple[s
             first = await named(server, "hello").call({"name": "x"})
         # It is down: this call surely never arrived, so it waits for the server to return although it is unmarked.
         call = asyncio.create_task(named(server, "hello").call({"name": "x"}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while server.state == "ready":  # noqa: ASYNC110 - waits for the state, not for an event of the test
                 await asyncio.sleep(0.01)
         await listen(next_one, port)

@@ -78,7 +78,7 @@ async def test_a_large_backlog_is_quick_and_small(bench: Bench) -> None:
                 bench.events.clear()
                 peak = max(peak, tracemalloc.get_traced_memory()[0])
                 await asyncio.sleep(0.05)
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < 60
     finally:
         tracemalloc.stop()
     assert peak < 40_000_000, "50 MB of text are never held at once"
