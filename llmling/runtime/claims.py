@@ -15,8 +15,10 @@ _PER_REQUEST = 16
 """What a provider adds to a request, in tokens."""
 _MOST_PER_REQUEST = 1_024
 """What it adds at most, as far as no answer has told: some explain in it how tools are called."""
-UNBOUNDED_TOKENS = 4_096
+USUAL_TOKENS = 512
 """The least an answer is taken for that no `max_tokens` bounds: one short answer says nothing of the next."""
+LONG_TOKENS = 4_096
+"""The least it is taken for while none has been seen, and when it was cut off, since what takes too long is long."""
 LONGEST_TOKENS = 131_072
 """The longest answer of a model that says no `most_output_tokens` of its own; few can write more."""
 
@@ -25,7 +27,8 @@ LONGEST_TOKENS = 131_072
 class Claim:
     """What one try takes, by unit: what is reserved for it, and the `most` it can come to; infinity: nobody knows.
 
-    `spent` is what it has really taken, once that is known; a unit that is not in it has taken what was reserved.
+    `spent` is what it has really taken, once that is known; a unit that is not in it has taken what `cut_off` says,
+    or else what was reserved.
     """
 
     amounts: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -33,6 +36,7 @@ class Claim:
     price: Price | None = None
     input_tokens: float = 0.0
     spent: dict[str, float] = field(default_factory=dict[str, float])
+    cut_off: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def doubt(self, unit: str) -> float:
         """Return by how much it may take more than is reserved for it."""
@@ -65,14 +69,17 @@ def claim_of(request: ModelRequest, rates: Rates, seen: Seen) -> Claim:
     # No token is shorter than a byte.
     most_read = estimated * BYTES_PER_TOKEN + (seen.more_input if seen.output_tokens is not None else _MOST_PER_REQUEST)
     most_written = _most_output_tokens(request.settings, rates.most_output_tokens)
-    written = min(most_written, max(seen.output_tokens or 0, UNBOUNDED_TOKENS))
+    longest = LONG_TOKENS if seen.output_tokens is None else max(seen.output_tokens, USUAL_TOKENS)
+    written, long = min(most_written, longest), min(most_written, max(longest, LONG_TOKENS))
     if (price := rates.price) is not None:
         usd, most_usd = cost_usd(price, read, written), cost_usd(price, most_read, most_written)
     else:
         usd = seen.usd or 0.0
         most_usd = usd if rates.priced or seen.usd is not None else math.inf
     amounts = {"usd": usd, "tokens": read + written, "requests": 1}
-    return Claim(amounts, {"usd": most_usd, "tokens": most_read + most_written}, price, estimated)
+    most = {"usd": most_usd, "tokens": most_read + most_written}
+    cut_off = {"tokens": read + long} if price is None else {"tokens": read + long, "usd": cost_usd(price, read, long)}
+    return Claim(amounts, most, price, estimated, cut_off=cut_off)
 
 
 def spent_by(claim: Claim, response: ModelResponse, seen: Seen) -> dict[str, float]:

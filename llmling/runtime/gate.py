@@ -229,6 +229,8 @@ class Entry:
         if not self._inside:
             return
         self._inside = False
+        for unit, amount in self._claim.cut_off.items():
+            self._claim.spent.setdefault(unit, amount)
         held = [(account, *account.reserved(self._claim)) for account in self._accounts]
         self._gate.shared.door.leave((*self._accounts, *self._limits), self._claim)
         spent = self._claim.spent
