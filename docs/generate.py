@@ -22,6 +22,7 @@ _WARNINGS = {
     "LL501": "a key of a model is not set",
     "LL502": "a port is in use",
     "LL503": "a budget bounds money, and the price of a model is not known",
+    "LL504": "a model names no provider that is known",
 }
 
 SECTIONS = {

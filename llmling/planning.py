@@ -24,9 +24,10 @@ from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig, FunctionToolConfig
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, WebhookTriggerConfig
 from llmling.models.keys import KEYS, missing_keys
+from llmling.models.naming import unknown_models
 from llmling.protocols import Tool
 from llmling.runtime.approval import needs_approval
-from llmling.spending import budgets, unpriced_models
+from llmling.spending import budgets, models_of, unpriced_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Plan:
 
 
 def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
-    """Return what a manifest would run, with missing keys, busy ports and unknown prices as warnings."""
+    """Return what a manifest would run; missing keys, busy ports, unknown prices and models are warnings."""
     env = os.environ if env is None else env
     agents = tuple(_agent(name, manifest, env) for name in manifest.nodes)
     addresses = _addresses(manifest)
@@ -120,6 +121,11 @@ def plan(manifest: Manifest, env: Mapping[str, str] | None = None) -> Plan:
     warnings += [
         _warning(manifest.locate("teams" if name in manifest.teams else "agents", name, "model"), "LL503", message)
         for name, message in unpriced_models(manifest, env=env)
+    ]
+    warnings += [
+        _warning(manifest.locate("teams" if name in manifest.teams else "agents", name, "model"), "LL504", message)
+        for name, config in models_of(manifest)
+        for message in unknown_models(config, env)
     ]
     return Plan(
         agents=agents,

@@ -56,7 +56,7 @@ async def bounded(
         EngineError: The store cannot be used.
     """
     known, limits = budgets(manifest), manifest.limits
-    models = [agents[name].parts.model_config if name in agents else model for name, model in _models(manifest)]
+    models = [agents[name].parts.model_config if name in agents else model for name, model in models_of(manifest)]
     own = [agent_budget(name, config) for name, agent in agents.items() if (config := agent.config.budget)]
     bounds = Bounds(
         clock,
@@ -95,7 +95,7 @@ def unpriced_models(
         for name, node in manifest.nodes.items()
         for trigger in node.triggers
     }
-    for name, written in _models(manifest):
+    for name, written in models_of(manifest):
         money = [
             (budget, key)
             for budget in bounded
@@ -109,7 +109,8 @@ def unpriced_models(
             yield name, f"{who} {name!r}: {unknown_price(each, *money[0])}"
 
 
-def _models(manifest: Manifest) -> Iterator[tuple[str, Any]]:
+def models_of(manifest: Manifest) -> Iterator[tuple[str, Any]]:
+    """Yield agents, and teams that ask a model, each with the config of its model."""
     for name, agent in manifest.agents.items():
         yield name, agent.model
     for name, team in manifest.teams.items():

@@ -39,6 +39,11 @@ def unpriced(config: Any, env: Mapping[str, str] | None = None) -> tuple[str, ..
     return () if known else (config.name,)
 
 
+def is_listed(name: str) -> bool:
+    """Whether the table has an entry of exactly this name."""
+    return name in _table()
+
+
 @functools.cache
 def _table() -> Mapping[str, Any]:
     spec = importlib.util.find_spec("litellm")
