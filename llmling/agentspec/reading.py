@@ -14,7 +14,7 @@ from llmling.agentspec.shapes import Unspeakable, properties_of, schema_of
 from llmling.manifest.importing import ImportFailed, import_object
 from llmling.manifest.models import LiteLLMModelConfig, ModelSettings
 from llmling.manifest.tools import FunctionToolConfig
-from llmling.models.providers import ALIASES
+from llmling.models.keys import ALIASES
 from llmling.protocols import ToolSpec
 from llmling.tools.function import describe
 

@@ -55,6 +55,17 @@ BASES: dict[str, tuple[str, ...]] = {
 }
 """Provider prefix -> variables that move its address; the first that is set counts, as in litellm."""
 
+ALIASES: dict[str, str] = {
+    "google": "gemini",
+    "together": "together_ai",
+    "fireworks": "fireworks_ai",
+    "cohere": "cohere_chat",
+    "lmstudio": "lm_studio",
+    "vllm": "hosted_vllm",
+    "grok": "xai",
+}
+"""Names people say, with the ones models are written with."""
+
 _UNPREFIXED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(ft:)?(gpt-|chatgpt-|o\d(-|$)|codex-|davinci|babbage)"), "openai"),
     (re.compile(r"claude-"), "anthropic"),

@@ -12,9 +12,8 @@ from typing import Any
 
 from llmling.manifest.models import FallbackModelConfig, LiteLLMModelConfig
 from llmling.manifest.problems import nearest
-from llmling.models.keys import KEYS, provider_of
+from llmling.models.keys import ALIASES, KEYS, provider_of
 from llmling.models.prices import is_listed
-from llmling.models.providers import ALIASES
 
 _MEMBER = re.compile(r'^    [A-Z0-9_]+ = "([^"]+)"', re.MULTILINE)
 _WORDS = ("auto", "demo", "human")

@@ -5,18 +5,7 @@ from __future__ import annotations
 import difflib
 
 from llmling.models.auto import PREFERRED
-from llmling.models.keys import BASES, KEYS
-
-ALIASES = {
-    "google": "gemini",
-    "together": "together_ai",
-    "fireworks": "fireworks_ai",
-    "cohere": "cohere_chat",
-    "lmstudio": "lm_studio",
-    "vllm": "hosted_vllm",
-    "grok": "xai",
-}
-"""Names people say, with the ones models are written with."""
+from llmling.models.keys import ALIASES, BASES, KEYS
 
 DEFAULTS = {**dict(PREFERRED), "ollama": "ollama/llama3.2"}
 """The model that is asked when only its provider is named."""
