@@ -13,7 +13,7 @@ from llmling.agentspec.llms import llm_component
 from llmling.agentspec.prose import says, spoken
 from llmling.agentspec.secrets import Fragments
 from llmling.agentspec.shapes import Unspeakable, properties_of, schema_of
-from llmling.agentspec.toolset import server_tool, tool_box
+from llmling.agentspec.toolboxes import server_tool, tool_box
 from llmling.errors import ManifestError, Problem
 from llmling.manifest.agents import AgentConfig, ConnectionConfig
 from llmling.manifest.importing import ImportFailed, import_object

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from llmling.agentspec.document import Part
 from llmling.agentspec.secrets import escaped, solved, sounds_secret, variable_name, variables
-from llmling.agentspec.toolset import REGISTRY
+from llmling.agentspec.toolboxes import REGISTRY
 from llmling.manifest.problems import did_you_mean
 
 _PROVIDERS_OWN = frozenset({"OpenAiConfig", "GeminiAIStudioAuthConfig"})

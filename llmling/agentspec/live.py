@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from llmling.agentspec.prose import literal
 from llmling.agentspec.secrets import variable_name
-from llmling.agentspec.toolset import REGISTRY
+from llmling.agentspec.toolboxes import REGISTRY
 from llmling.errors import LLMlingError
 from llmling.manifest.prompts import StructuredInstructionsConfig
 from llmling.manifest.root import Manifest

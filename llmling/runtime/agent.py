@@ -235,11 +235,13 @@ class Agent(Member, Generic[TDeps]):
 
     async def aclose(self) -> None:
         """Stop background work, what is queued, and the parts."""
-        await self.stop()
-        await self.close_channels()
-        await self.parts.aclose()
-        await self.keep.aclose()
-        self._loop = None
+        try:
+            await self.stop()
+            await self.close_channels()
+            await self.parts.aclose()
+        finally:
+            await self.keep.aclose()
+            self._loop = None
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
