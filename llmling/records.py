@@ -105,6 +105,7 @@ class TextDelta:
 
 EventStatus: TypeAlias = Literal["pending", "running", "waiting", "done", "dead"]
 Outcome: TypeAlias = Literal["ran", "filtered", "skipped", "coalesced"]
+Overlap: TypeAlias = Literal["queue", "skip", "coalesce", "parallel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,9 @@ class Answer:
 class Delivery:
     """One message for one agent; `id` is the event's id and the way: `<event>/<agent>/<agent>`.
 
-    `dead` is the reason when it must not run (hop limit): it is recorded and settled at once.
+    `dead` is the reason when it must not run (hop limit): it is recorded and settled at once. Deliveries of one
+    agent that share an `order_key` run one after the other, in the order in which they were accepted. `overlap` is
+    what `accept` does when an event of the same trigger and key is open; a higher `priority` is handed out first.
     """
 
     id: str
@@ -142,6 +145,9 @@ class Delivery:
     message: Message
     hops: int = 0
     dead: str | None = None
+    order_key: str | None = None
+    overlap: Overlap = "queue"
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
