@@ -97,16 +97,17 @@ class Dispatcher:
     def offer(self, row: Row) -> None:
         """Take a delivery that was just written; without room it is left on disk."""
         inbox = self._inboxes[row.delivery.agent]
-        if self._stopping:
-            return
-        if inbox.loading:
-            inbox.passed = True
-        elif inbox.more or not inbox.room:
-            inbox.more = True
-        else:
-            inbox.push(row)
+        if not self._stopping and inbox.offer(row):
             self._queue(inbox)
             self._pump()
+
+    def turn(self, columns: tuple[Any, ...]) -> None:
+        """Take a delivery, as `records.row` reads it, whose turn has come since the one before it has settled."""
+        try:
+            self.offer(records.row(columns))
+        except (ValueError, KeyError, TypeError):
+            # Reading it from the disk is what buries it.
+            self.reload([columns[3]])
 
     def reload(self, agents: Iterable[str] | None = None) -> None:
         """Look at the disk again: somebody has changed which deliveries of these agents are next."""
@@ -131,31 +132,33 @@ class Dispatcher:
         inbox.clear()
 
     def _feed(self, inbox: Inbox) -> None:
-        if inbox.more and not inbox.loading and not self._stopping and inbox.low:
+        if not inbox.loading and not self._stopping and inbox.low:
             inbox.loading = True
             self.spawn(functools.partial(self._load, inbox))
 
     async def _load(self, inbox: Inbox) -> None:
-        inbox.passed = inbox.renew = False
+        inbox.passed.clear()
+        inbox.renew = False
         held = frozenset(inbox.held)
-        query = functools.partial(queries.due, agent=inbox.agent, now=self._time.now(), limit=inbox.room, held=held)
+        query = functools.partial(queries.due, agent=inbox.agent, now=self._time.now(), room=inbox.room, held=held)
         try:
             found = await self._database.read(query)
         except EngineError as error:
             log.error("the deliveries of agent %r cannot be read, trying again: %s", inbox.agent, error)
             await self._time.sleep(_RELOAD_S)
-            found = queries.Due([], [], [], more=True, later=None)
-        for delivery_id, reason in found.broken:
+            found = None
+        for delivery_id, reason in () if found is None else found.broken:
             await self._bury(delivery_id, reason)
         inbox.loading = False
-        if inbox.renew:
+        if found is None or inbox.renew:
             inbox.more = True
         else:
             for row in found.rows:
                 if not self._quarantine.take(inbox, row):
                     inbox.push(row)
-            inbox.more = found.more or inbox.passed or inbox.overlook(found.held)
-        if found.later is not None:
+            inbox.behind = inbox.passed | found.more
+            inbox.more = inbox.overlook(found.held)
+        if found is not None and found.later is not None:
             self._ring_at(inbox, found.later)
         self._queue(inbox)
         self._pump()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import math
 from collections.abc import Iterable
 
+from llmling.engines.line import Line
 from llmling.engines.records import Row
 from llmling.protocols import Policy
 
@@ -18,8 +18,9 @@ _WEIGHT = 0.2
 class Inbox:
     """The deliveries of one agent that are next or running; the rest stays on disk.
 
-    `more` says that due deliveries may lie on disk that are not here, `passed` that one arrived while a load was
-    under way, `renew` that what was loaded is out of date. `queued` belongs to the dispatcher's round.
+    `more` says that due deliveries of any priority may lie on disk that are not here, `behind` of which priorities
+    there are some, `passed` of which one arrived while a load was under way, `renew` that what was loaded is out of
+    date. `queued` belongs to the dispatcher's round.
     """
 
     def __init__(self, agent: str, policy: Policy) -> None:
@@ -29,24 +30,25 @@ class Inbox:
         self.overlooked: set[str] = set()
         self.active = 0
         self.more = True
+        self.behind: set[int] = set()
+        self.passed: set[int] = set()
         self.loading = False
-        self.passed = False
         self.renew = False
         self.queued = False
         self.due: float | None = None
         self.timer: asyncio.Task[None] | None = None
-        self._ready: list[tuple[int, Row]] = []
+        self._ready = Line()
         self._average_s = 0.0
 
-    @property
-    def room(self) -> int:
-        """How many more are held ahead of their turn."""
-        return max(0, 2 * self.policy.concurrency + _AHEAD - len(self._ready))
+    def room(self, priority: int) -> int:
+        """How many more of a priority are held ahead of their turn."""
+        return max(0, 2 * self.policy.concurrency + _AHEAD - self._ready.count(priority))
 
     @property
     def low(self) -> bool:
         """Whether it is time to load more."""
-        return len(self._ready) <= self.policy.concurrency + _AHEAD // 2
+        enough = self.policy.concurrency + _AHEAD // 2
+        return self.more or any(self._ready.count(priority) <= enough for priority in self.behind)
 
     @property
     def idle(self) -> bool:
@@ -58,16 +60,28 @@ class Inbox:
         """Whether the next delivery may start, as far as this agent is concerned."""
         return bool(self._ready) and self.idle
 
+    def offer(self, row: Row) -> bool:
+        """Hold a delivery that was just written; False when it is left on disk, behind others of its priority."""
+        priority = row.delivery.priority
+        if self.loading:
+            self.passed.add(priority)
+        elif self.more or priority in self.behind or not self.room(priority):
+            self.behind.add(priority)
+        else:
+            self.push(row)
+            return True
+        return False
+
     def push(self, row: Row) -> None:
         """Hold a delivery, unless it is here already."""
         if row.delivery.id not in self.held:
             self.held.add(row.delivery.id)
-            heapq.heappush(self._ready, (row.seq, row))
+            self._ready.push(row)
 
     def pop(self) -> Row:
-        """Take the oldest one to start it."""
+        """Take the next one to start it."""
         self.active += 1
-        return heapq.heappop(self._ready)[1]
+        return self._ready.pop()
 
     def left(self, row: Row) -> bool:
         """Let go of one that was started; return whether it was seen to be pending again meanwhile."""
@@ -90,8 +104,7 @@ class Inbox:
 
     def clear(self) -> None:
         """Forget what is not started: it is on disk."""
-        self.held.difference_update(row.delivery.id for _, row in self._ready)
-        self._ready.clear()
+        self.held.difference_update(row.delivery.id for row in self._ready.clear())
         self.overlooked &= self.held
 
     def took(self, seconds: float) -> None:

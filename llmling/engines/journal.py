@@ -380,6 +380,8 @@ class JournalEngine(ABC):
                 by_id = {delivery.id: delivery for delivery in deliveries}
                 for delivery_id, seq in change.fresh:
                     dispatcher.offer(Row(seq, by_id[delivery_id], event))
+            for columns in change.turns:
+                dispatcher.turn(columns)
             dispatcher.cancel(change.stopped)
             if change.requeued:
                 dispatcher.reload(change.requeued)

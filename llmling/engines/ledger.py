@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llmling.engines import records
+from llmling.engines import overlap, records
 from llmling.engines.records import Arrival, Change, EventRow, NewDelivery
 from llmling.protocols import Delivery, EventStatus, Policy, Receipt, Step
 
@@ -67,18 +67,29 @@ class Ledger:
         if first_id is not None:
             return Accepted(_known(connection, first_id))
         change = Change()
-        if new is not None and new.dead is None and self._full(new.agent, pending):
-            if _exists(connection, event_id):
-                return Accepted(_known(connection, event_id))
-            if not self._make_room(connection, new.agent, now, change):
+        met, outcome = overlap.ALONE, arrival.outcome
+        if new is not None and new.dead is None:
+            watched = new.overlap in overlap.WATCHED
+            if watched or self._full(new.agent, pending):
+                if _exists(connection, event_id):
+                    return Accepted(_known(connection, event_id))
+                met = overlap.meet(connection, arrival.trigger, new) if watched else met
+            if met.skipped:
+                new, outcome = None, "skipped"
+            elif self._full(new.agent, pending, len(met.replaced)) and not self._make_room(
+                connection, new.agent, now, change
+            ):
                 return Accepted(None, pending)
+        for delivery_id, replaced_id in met.replaced:
+            self._coalesce(connection, delivery_id, replaced_id, event_id, now, change)
         status = "pending" if new is not None else "dead" if arrival.dead is not None else "done"
         inserted = connection.execute(
-            "insert or ignore into event(id, trigger, agent, type, status, outcome, created, data, first, error)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert or ignore into event(id, trigger, agent, type, status, outcome, created, data, first, error, line)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                event_id, arrival.trigger, arrival.agent, arrival.event.type, status, arrival.outcome, now,
+                event_id, arrival.trigger, arrival.agent, arrival.event.type, status, outcome, now,
                 arrival.data, None if new is None else new.id, arrival.dead,
+                None if new is None else overlap.line(new),
             ),
         ).rowcount  # fmt: skip
         if not inserted:
@@ -97,37 +108,48 @@ class Ledger:
         status, error = _status(connection, event_id)
         return Accepted(records.receipt(event_id, status, error, new=True), change=change)
 
-    def _full(self, agent: str, pending: int | None) -> bool:
+    def _full(self, agent: str, pending: int | None, leaving: int = 0) -> bool:
         policy = None if self.policies is None else self.policies.get(agent)
-        return policy is not None and pending is not None and pending >= policy.inbox_size
+        return policy is not None and pending is not None and pending - leaving >= policy.inbox_size
 
     def _make_room(self, connection: sqlite3.Connection, agent: str, now: float, change: Change) -> bool:
-        """Drop the oldest pending delivery of a full inbox if its policy says so."""
+        """Drop the oldest pending delivery of the lowest priority of a full inbox if its policy says so."""
         policy = (self.policies or {})[agent]
         if policy.overflow != "drop_oldest":
             return False
-        oldest, event_id = connection.execute(
-            "select id, event_id from delivery where agent = ? and status = 'pending' order by seq limit 1", (agent,)
-        ).fetchone()
+        oldest, event_id, *_ = min(_oldest(connection, agent), key=lambda found: found[2:])
         reason = f"dropped: inbox of {agent!r} is full (inbox.size {policy.inbox_size}, overflow: drop_oldest)"
-        self.kill(connection, oldest, reason, now)
+        self.kill(connection, oldest, reason, now, change)
         self.refresh(connection, event_id, now, change)
         return True
+
+    def _coalesce(
+        self, connection: sqlite3.Connection, delivery_id: str, event_id: str, newer_id: str, now: float, change: Change
+    ) -> None:
+        """Settle an event that waits, and its delivery, in favour of a newer one."""
+        settled = connection.execute(
+            "update delivery set status = 'done', error = ?, finished = ? where id = ? and status = 'pending'",
+            (f"event {newer_id} took its place (overlap: coalesce)", now, delivery_id),
+        ).rowcount
+        if settled:
+            connection.execute("update event set outcome = 'coalesced' where id = ?", (event_id,))
+            self.refresh(connection, event_id, now, change)
 
     def _insert(self, connection: sqlite3.Connection, new: NewDelivery, now: float, change: Change) -> EventStatus:
         reason = new.dead
         if reason is None and self.policies is not None and new.agent not in self.policies:
             reason = gone(new.agent)
         status = "pending" if reason is None else "dead"
+        turn = reason is not None or new.order_key is None or _first_in_line(connection, new.agent, new.order_key)
         cursor = connection.execute(
-            "insert or ignore into delivery(id, event_id, agent, status, hops, message, error, created, finished)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert or ignore into delivery(id, event_id, agent, status, hops, message, error, created, finished,"
+            " order_key, priority, turn) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 new.id, new.event_id, new.agent, status, new.hops, new.message, reason, now,
-                None if reason is None else now,
+                None if reason is None else now, new.order_key, new.priority, turn,
             ),
         )  # fmt: skip
-        if cursor.rowcount and status == "pending" and cursor.lastrowid is not None:
+        if cursor.rowcount and status == "pending" and turn and cursor.lastrowid is not None:
             change.fresh.append((new.id, cursor.lastrowid))
         return status
 
@@ -180,9 +202,10 @@ class Ledger:
         total: int = found[0][0]
         if over:
             change.touched.add(event_id)
-        if verdict.successors:
-            self._follow(connection, total, verdict.successors, now, change)
-        if verdict.status == "done" and change.fresh:
+            if delivery.order_key is not None:
+                self._pass_on(connection, delivery.agent, records.stored(delivery.order_key), change)
+        goes_on = self._follow(connection, total, verdict.successors, now, change)
+        if verdict.status == "done" and goes_on:
             # The usual hop: the event was running, and with a pending successor it still is.
             if verdict.cost_usd is not None:
                 connection.execute(
@@ -199,12 +222,24 @@ class Ledger:
         successors: Sequence[NewDelivery],
         now: float,
         change: Change,
-    ) -> None:
+    ) -> bool:
+        """Write the successors down; return whether one of them waits for its turn or a free place."""
+        waits = False
         for new in successors:
             if new.dead is None and (reason := self._refusal(connection, new.agent, total, now, change)) is not None:
-                new = NewDelivery(new.id, new.event_id, new.agent, new.hops, new.message, reason)  # noqa: PLW2901
-            self._insert(connection, new, now, change)
+                new = replace(new, dead=reason)  # noqa: PLW2901
+            waits = self._insert(connection, new, now, change) == "pending" or waits
             total += 1
+        return waits
+
+    def _pass_on(self, connection: sqlite3.Connection, agent: str, order_key: str | bytes, change: Change) -> None:
+        """Note the delivery that has the turn of its line now and may start."""
+        if self.policies is not None:
+            change.turns += connection.execute(
+                f"select {records.ROW} where d.agent = ? and d.order_key = ? and d.turn = 1"
+                " and d.finished is null and d.status = 'pending'",
+                (agent, order_key),
+            ).fetchall()
 
     def _refusal(
         self, connection: sqlite3.Connection, agent: str, total: int, now: float, change: Change
@@ -224,17 +259,22 @@ class Ledger:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def kill(self, connection: sqlite3.Connection, delivery_id: str, reason: str | bytes, now: float) -> None:
+    def kill(
+        self, connection: sqlite3.Connection, delivery_id: str, reason: str | bytes, now: float, change: Change
+    ) -> None:
         """Settle a delivery as dead; its event is yet to be refreshed."""
-        connection.execute(
-            "update delivery set status = 'dead', error = ?, finished = ? where id = ?", (reason, now, delivery_id)
-        )
+        for agent, order_key in connection.execute(
+            "update delivery set status = 'dead', error = ?, finished = ? where id = ? returning agent, order_key",
+            (reason, now, delivery_id),
+        ).fetchall():
+            if order_key is not None:
+                self._pass_on(connection, agent, order_key, change)
 
     def bury(self, connection: sqlite3.Connection, delivery_id: str, reason: str | bytes, now: float) -> Change:
         """Settle a pending delivery that cannot be run as dead."""
         change = Change()
         event_id = connection.execute("select event_id from delivery where id = ?", (delivery_id,)).fetchone()[0]
-        self.kill(connection, delivery_id, reason, now)
+        self.kill(connection, delivery_id, reason, now, change)
         self.refresh(connection, event_id, now, change)
         return change
 
@@ -320,6 +360,20 @@ def _status(connection: sqlite3.Connection, event_id: str) -> tuple[Any, Any]:
 
 def _exists(connection: sqlite3.Connection, event_id: str) -> bool:
     return connection.execute("select 1 from event where id = ?", (event_id,)).fetchone() is not None
+
+
+def _first_in_line(connection: sqlite3.Connection, agent: str, order_key: str | bytes) -> bool:
+    statement = "select 1 from delivery where agent = ? and order_key = ? and finished is null"
+    return connection.execute(statement, (agent, order_key)).fetchone() is None
+
+
+def _oldest(connection: sqlite3.Connection, agent: str) -> list[tuple[Any, ...]]:
+    """Return id, event, priority and place of the oldest pending deliveries of the lowest priority."""
+    statement = (
+        "select id, event_id, priority, seq from delivery where agent = ? and turn = ? and status = 'pending'"
+        " order by priority, seq limit 1"
+    )
+    return [found for turn in (0, 1) for found in connection.execute(statement, (agent, turn)).fetchall()]
 
 
 def _pending(connection: sqlite3.Connection, agent: str) -> int:

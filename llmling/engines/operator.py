@@ -61,7 +61,7 @@ def drop(connection: sqlite3.Connection, ledger: Ledger, event_id: str, now: flo
         (event_id,),
     ).fetchall()
     for delivery_id, status in rows:
-        ledger.kill(connection, delivery_id, "dropped by operator", now)
+        ledger.kill(connection, delivery_id, "dropped by operator", now, change)
         if status == "running":
             change.stopped.add(delivery_id)
     ledger.refresh(connection, event_id, now, change)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmling.engines import records
@@ -74,7 +74,7 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Deliveries that are due: those to hold now, those that are pending but held, whether there may be more.
+    """Deliveries that are due: those to hold now, those that are pending but held, priorities that may have more.
 
     `broken` are (id, reason) of those that cannot be read. `later` is when the next one that is not due yet will be.
     """
@@ -82,34 +82,55 @@ class Due:
     rows: list[Row]
     held: list[str]
     broken: list[tuple[str, str]]
-    more: bool
+    more: frozenset[int]
     later: float | None
 
 
-def due(connection: sqlite3.Connection, agent: str, now: float, limit: int, held: Collection[str]) -> Due:
-    """Return the first `limit` pending deliveries of an agent that are due and not in `held`."""
-    rows = connection.execute(
-        "select d.seq, d.id, d.event_id, d.agent, d.hops, d.message, d.attempts, d.crashes, e.data"
-        " from delivery d join event e on e.id = d.event_id"
-        " where d.status = 'pending' and d.agent = ? and d.not_before <= ? order by d.seq limit ?",
-        (agent, now, limit + len(held)),
-    ).fetchall()
-    later = connection.execute(
+def due(
+    connection: sqlite3.Connection, agent: str, now: float, room: Callable[[int], int], held: Collection[str]
+) -> Due:
+    """Return the first pending deliveries of an agent that may start and are not in `held`, `room(priority)` of each.
+
+    A delivery that is not due yet or whose order key has another one before it may not start.
+    """
+    found = Due([], [], [], frozenset(), _later(connection, agent, now))
+    more: set[int] = set()
+    for priority in _priorities(connection, agent):
+        limit = room(priority)
+        rows = connection.execute(
+            f"select {records.ROW} where d.status = 'pending' and d.agent = ? and d.turn = 1 and d.priority = ?"
+            " and d.not_before <= ? order by d.seq limit ?",
+            (agent, priority, now, limit + len(held)),
+        ).fetchall()
+        fresh = [columns for columns in rows if columns[1] not in held]
+        found.held.extend(columns[1] for columns in rows if columns[1] in held)
+        if len(rows) == limit + len(held) or len(fresh) > limit:
+            more.add(priority)
+        for columns in fresh[:limit]:
+            try:
+                found.rows.append(records.row(columns))
+            except (ValueError, KeyError, TypeError) as error:
+                reason = f"cannot be read from the engine's file ({type(error).__name__}: {error})"
+                found.broken.append((columns[1], reason))
+    return replace(found, more=frozenset(more))
+
+
+def _priorities(connection: sqlite3.Connection, agent: str) -> Iterator[int]:
+    """Yield the priorities of pending deliveries, highest first; each is found in the index."""
+    statement = (
+        "select max(priority) from delivery where agent = ? and turn = 1 and status = 'pending' and priority < ?"
+    )
+    priority = _LAST
+    while (priority := connection.execute(statement, (agent, priority)).fetchone()[0]) is not None:
+        yield priority
+
+
+def _later(connection: sqlite3.Connection, agent: str, now: float) -> float | None:
+    return connection.execute(
         "select min(not_before) from delivery where agent = ? and status = 'pending' and not_before > 0"
         " and not_before > ?",
         (agent, now),
     ).fetchone()[0]
-    known = [columns[1] for columns in rows if columns[1] in held]
-    fresh = [columns for columns in rows if columns[1] not in held]
-    more = len(rows) == limit + len(held) or len(fresh) > limit
-    found: list[Row] = []
-    broken: list[tuple[str, str]] = []
-    for columns in fresh[:limit]:
-        try:
-            found.append(records.row(columns))
-        except (ValueError, KeyError, TypeError) as error:
-            broken.append((columns[1], f"cannot be read from the engine's file ({type(error).__name__}: {error})"))
-    return Due(found, known, broken, more, later)
 
 
 def not_running(connection: sqlite3.Connection, delivery_ids: Sequence[str]) -> list[str]:

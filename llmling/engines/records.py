@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from llmling.events import Event
 from llmling.messages import Message
-from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus, Outcome, Receipt, Step
+from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus, Outcome, Overlap, Receipt, Step
 
 EventRow: TypeAlias = tuple[Any, ...]
 
@@ -25,6 +25,9 @@ class NewDelivery:
     hops: int
     message: str
     dead: str | bytes | None
+    order_key: str | bytes | None = None
+    overlap: Overlap = "queue"
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,14 +43,16 @@ class Row:
 
 @dataclass(slots=True)
 class Change:
-    """What a commit did, for those in memory: `fresh` is (id, seq) of new pending deliveries.
+    """What a commit did, for those in memory: `fresh` is (id, seq) of new pending deliveries that may start.
 
+    `turns` are deliveries, as `row` reads them, that may start now since the one before them has settled,
     `settled` are the rows of events that became done or dead, `waiting` of those that wait for a person from now on,
     `touched` events with a delivery that settled,
     `requeued` agents with deliveries that are pending again, `stopped` deliveries that must not go on.
     """
 
     fresh: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    turns: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     settled: list[EventRow] = field(default_factory=list[EventRow])
     waiting: list[EventRow] = field(default_factory=list[EventRow])
     touched: set[str] = field(default_factory=set[str])
@@ -93,13 +98,31 @@ def new_delivery(delivery: Delivery) -> NewDelivery:
         delivery.hops,
         encode(delivery.message.to_dict()),
         None if delivery.dead is None else stored(delivery.dead),
+        None if delivery.order_key is None else stored(delivery.order_key),
+        delivery.overlap,
+        delivery.priority,
     )
 
 
+ROW = (
+    "d.seq, d.id, d.event_id, d.agent, d.hops, d.message, d.attempts, d.crashes, e.data, d.order_key, d.priority"
+    " from delivery d join event e on e.id = d.event_id"
+)
+"""What `row` reads."""
+
+
 def row(columns: tuple[Any, ...]) -> Row:
-    """Read a row of `queries.due`."""
-    seq, delivery_id, event_id, agent, hops, message, attempts, crashes, data = columns
-    delivery = Delivery(delivery_id, event_id, agent, Message.from_dict(json.loads(message)), hops)
+    """Read a row of `ROW`."""
+    seq, delivery_id, event_id, agent, hops, message, attempts, crashes, data, order_key, priority = columns
+    delivery = Delivery(
+        delivery_id,
+        event_id,
+        agent,
+        Message.from_dict(json.loads(message)),
+        hops,
+        order_key=_text(order_key),
+        priority=priority,
+    )
     return Row(seq, delivery, Event.from_dict(json.loads(data)), attempts, crashes)
 
 

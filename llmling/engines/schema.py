@@ -8,37 +8,45 @@ from typing import Any
 
 from llmling.errors import EngineError
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x4C4C6D6C
 BUSY_TIMEOUT_MS = 10_000
 _OLDEST_SQLITE = (3, 35, 0)
 
-# An event's `first` is the id of its first delivery, `told` is 1 once the serving process heard that it is settled.
-# `inbox` counts what is pending by agent; triggers keep it right whoever writes, so no statement can forget it.
-_DDL = """
+# An event's `first` is the id of its first delivery, `told` is 1 once the serving process heard that it is settled;
+# `line` is the order key, or nothing, of one that is skipped or coalesced beside others of its trigger.
+# A delivery has `turn` when none of the same agent and order key is open before it; it keeps it until it settles.
+# `inbox` counts by agent. Triggers keep counts and turns right whoever writes, so no statement can forget them.
+_TABLES = """
 create table event(
     n integer primary key, id text not null unique, trigger text not null, agent text not null, type text not null,
     status text not null, outcome text, created real not null, finished real, data text not null, first text,
-    cost real, error, told integer not null default 0);
-create index event_status on event(status, n);
-create index event_untold on event(n) where told = 0 and finished is not null;
+    cost real, error, told integer not null default 0, line);
 create table delivery(
     seq integer primary key autoincrement, id text not null unique, event_id text not null, agent text not null,
     status text not null, attempts integer not null default 0, crashes integer not null default 0,
     not_before real not null default 0, wait_s real not null default 0, hops integer not null, message text not null,
-    content, error, usage text, cost real, model text, created real not null, finished real);
-create index delivery_event on delivery(event_id, seq);
-create index delivery_pending on delivery(agent, seq) where status = 'pending';
-create index delivery_delayed on delivery(agent, not_before) where status = 'pending' and not_before > 0;
+    content, error, usage text, cost real, model text, created real not null, finished real, order_key,
+    priority integer not null default 0, turn integer not null default 1);
 create table step(
     delivery_id text not null, key text not null, kind text not null, data text not null,
     primary key (delivery_id, key));
 create table key(
     trigger text not null, key not null, event_id text not null, expires real,
     primary key (trigger, key)) without rowid;
-create index key_expires on key(expires) where expires is not null;
 create table store(space text not null, key not null, value text not null, primary key (space, key)) without rowid;
-create table inbox(agent text primary key, pending integer not null) without rowid;
+create table inbox(
+    agent text primary key, pending integer not null, running integer not null default 0) without rowid;
+"""
+_RULES = """
+create index event_status on event(status, n);
+create index event_untold on event(n) where told = 0 and finished is not null;
+create index event_line on event(trigger, line) where line is not null and finished is null;
+create index delivery_event on delivery(event_id, seq);
+create index delivery_pending on delivery(agent, turn, priority, seq) where status = 'pending';
+create index delivery_delayed on delivery(agent, not_before) where status = 'pending' and not_before > 0;
+create index delivery_line on delivery(agent, order_key, turn, seq) where order_key is not null and finished is null;
+create index key_expires on key(expires) where expires is not null;
 create view event_record as
     select e.id, e.trigger, e.agent, e.status, e.outcome, coalesce(d.attempts, 0) as attempts, e.created, e.finished,
         e.cost, e.error, e.data, e.n, d.status as first_status
@@ -47,15 +55,20 @@ create view delivery_record as
     select id, agent, status, attempts, hops, message, content, error, cost, created, finished, event_id, seq
     from delivery;
 create trigger delivery_queued after insert on delivery when new.status = 'pending' begin
-    insert into inbox values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
+    insert into inbox(agent, pending) values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
 end;
 create trigger delivery_requeued after update of status on delivery
 when new.status = 'pending' and old.status != 'pending' begin
-    insert into inbox values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
+    insert into inbox(agent, pending) values (new.agent, 1) on conflict (agent) do update set
+        pending = pending + 1, running = running - (old.status = 'running');
 end;
 create trigger delivery_taken after update of status on delivery
 when new.status != 'pending' and old.status = 'pending' begin
-    update inbox set pending = pending - 1 where agent = new.agent;
+    update inbox set pending = pending - 1, running = running + (new.status = 'running') where agent = new.agent;
+end;
+create trigger delivery_ended after update of status on delivery
+when old.status = 'running' and new.status not in ('running', 'pending') begin
+    update inbox set running = running - 1 where agent = new.agent;
 end;
 create trigger delivery_started after update of status on delivery
 when new.status = 'running' and old.status != 'running' begin
@@ -64,7 +77,29 @@ end;
 create trigger delivery_removed after delete on delivery when old.status = 'pending' begin
     update inbox set pending = pending - 1 where agent = old.agent;
 end;
+create trigger delivery_leaves_line after update of status on delivery
+when new.order_key is not null and new.turn and new.finished is not null and old.finished is null begin
+    update delivery set turn = 1 where seq = (select min(seq) from delivery
+        where agent = new.agent and order_key = new.order_key and turn = 0 and finished is null);
+end;
+create trigger delivery_joins_line after update of status on delivery
+when new.order_key is not null and new.finished is null and old.finished is not null begin
+    update delivery set turn = not exists (select 1 from delivery where agent = new.agent
+        and order_key = new.order_key and turn = 1 and finished is null and seq != new.seq) where seq = new.seq;
+end;
 """
+# From each earlier format to the next one; the rules are made anew afterwards.
+_STEPS = {
+    1: """
+alter table event add column line;
+alter table delivery add column order_key;
+alter table delivery add column priority integer not null default 0;
+alter table delivery add column turn integer not null default 1;
+alter table inbox add column running integer not null default 0;
+update inbox set running =
+    (select count(*) from delivery where delivery.agent = inbox.agent and delivery.status = 'running');
+""",
+}
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -173,8 +208,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("begin immediate")
     try:
         _refuse_strangers(connection, path)
-        if _one(connection, "pragma user_version") == 0:
-            _create(connection)
+        if (version := _one(connection, "pragma user_version")) != VERSION:
+            _upgrade(connection, version)
         connection.execute("commit")
     finally:
         if connection.in_transaction:
@@ -193,16 +228,28 @@ def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Make the tables, or bring those of an earlier format to this one; nothing that is queued is lost."""
+    if version == 0:
+        _execute(connection, _TABLES)
+    for earlier in range(version or VERSION, VERSION):
+        _execute(connection, _STEPS[earlier])
+    rules = connection.execute("select type, name from sqlite_master where type != 'table' and sql is not null")
+    for kind, name in rules.fetchall():
+        connection.execute(f"drop {kind} {name}")
+    _execute(connection, _RULES)
+    connection.execute(f"pragma application_id = {APPLICATION_ID}")
+    connection.execute(f"pragma user_version = {VERSION}")
+
+
+def _execute(connection: sqlite3.Connection, script: str) -> None:
     statement = ""
-    for line in _DDL.splitlines():
+    for line in script.splitlines():
         statement += line + "\n"
         # Not executescript: it would commit first.
         if sqlite3.complete_statement(statement):
             connection.execute(statement)
             statement = ""
-    connection.execute(f"pragma application_id = {APPLICATION_ID}")
-    connection.execute(f"pragma user_version = {VERSION}")
 
 
 def _one(connection: sqlite3.Connection, statement: str) -> Any:

@@ -32,7 +32,7 @@ def recover(connection: sqlite3.Connection, ledger: Ledger, now: float) -> Chang
             reason = f"the process died {times} while running this delivery"
             if crashes < attempts:
                 reason += f" ({attempts} attempts in all)"
-            ledger.kill(connection, delivery_id, reason, now)
+            ledger.kill(connection, delivery_id, reason, now, change)
         ledger.refresh(connection, event_id, now, change)
     # A wall clock that was set back meanwhile must not make anything wait longer than it was told to.
     connection.execute(
@@ -52,11 +52,11 @@ def bury(connection: sqlite3.Connection, ledger: Ledger, now: float) -> Change:
         if agent in policies or change.count >= CHUNK:
             continue
         rows = connection.execute(
-            "select id, event_id from delivery where agent = ? and status = 'pending' order by seq limit ?",
+            "select id, event_id from delivery where agent = ? and status = 'pending' limit ?",
             (agent, CHUNK - change.count),
         ).fetchall()
         for delivery_id, event_id in rows:
-            ledger.kill(connection, delivery_id, gone(agent), now)
+            ledger.kill(connection, delivery_id, gone(agent), now, change)
             ledger.refresh(connection, event_id, now, change)
         change.count += len(rows)
     return change

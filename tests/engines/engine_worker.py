@@ -40,6 +40,8 @@ async def chain(world: World, log: Log, events: int) -> None:
 
     async def step(work: Work) -> Settlement:
         log.write("start", work.delivery.id)
+        if work.delivery.order_key is not None:
+            log.write(f"{work.delivery.agent}:{work.delivery.order_key.replace(' ', '-')}", work.event.id)
         await asyncio.sleep(0.01)
         place = CHAIN.index(work.delivery.agent) + 1
         log.write("end", work.delivery.id)
@@ -55,7 +57,10 @@ async def chain(world: World, log: Log, events: int) -> None:
     for number in range(events):
         event = Event("inbox", "t", data=number)
         while True:
-            delivery = Delivery(f"{event.id}/a", event.id, "a", Message.user(str(number)))
+            # Every other one has one of four keys, so that its line is killed, too.
+            order_key = f"key {number // 2 % 4}" if number % 2 else None
+            message = Message.user(str(number))
+            delivery = Delivery(f"{event.id}/a", event.id, "a", message, order_key=order_key)
             try:
                 receipt = await world.engine.accept(event, delivery, trigger="inbox", agent="a", key=str(number))
             except Full:

@@ -15,7 +15,7 @@ from llmling.engines.sqlite import SqliteEngine
 from llmling.events import Event
 from llmling.manifest.pool import MemoryEngineConfig, SqliteEngineConfig
 from llmling.messages import Message
-from llmling.protocols import Delivery, Done, EventRecord, Policy, Receipt, Settlement, Work
+from llmling.protocols import Delivery, Done, EventRecord, Overlap, Policy, Receipt, Settlement, Work
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 
 AnyEngine: TypeAlias = SqliteEngine | MemoryEngine
@@ -72,6 +72,8 @@ def to(work: Work, *agents: str, dead: str | None = None) -> tuple[Delivery, ...
             Message.assistant(f"from {delivery.agent}", name=delivery.agent),
             delivery.hops + 1,
             dead,
+            delivery.order_key,
+            priority=delivery.priority,
         )
         for agent in agents
     )
@@ -128,10 +130,23 @@ class World:
         keep_key_s: float | None = None,
         event: Event | None = None,
         dead: str | None = None,
+        trigger: str = "inbox",
+        order_key: str | None = None,
+        overlap: Overlap = "queue",
+        priority: int = 0,
     ) -> Receipt:
-        event = event or Event("inbox", "dev.llmling.test", data=text)
-        delivery = Delivery(f"{event.id}/{agent}", event.id, agent, Message.user(text), dead=dead)
-        return await self.engine.accept(event, delivery, trigger="inbox", agent=agent, key=key, keep_key_s=keep_key_s)
+        event = event or Event(trigger, "dev.llmling.test", data=text)
+        delivery = Delivery(
+            f"{event.id}/{agent}",
+            event.id,
+            agent,
+            Message.user(text),
+            dead=dead,
+            order_key=order_key,
+            overlap=overlap,
+            priority=priority,
+        )
+        return await self.engine.accept(event, delivery, trigger=trigger, agent=agent, key=key, keep_key_s=keep_key_s)
 
     async def record(self, event_id: str) -> EventRecord:
         record = await self.engine.inspect(event_id)

@@ -72,6 +72,12 @@ async def check_kills(folder: Path, kills: int, events: int) -> None:
     assert deliveries == [("done", events * len(CHAIN))]
     assert inbox == (0,)
     assert set(seen(folder, "settled")) == accepted
+    order = {event_id: place for place, event_id in enumerate(dict.fromkeys(seen(folder, "accepted")))}
+    for line in (f"{agent}:key-{number}" for agent in CHAIN for number in range(4)):
+        # The one that was running when the process died comes again, before the next one.
+        places = [order[event_id] for event_id in seen(folder, line)]
+        assert places == sorted(places)
+        assert len(set(places)) == events // 8
     ends = Counter(seen(folder, "end"))
     assert len(ends) == events * len(CHAIN)
     assert sum(count - 1 for count in ends.values()) <= kills * CONCURRENCY * len(CHAIN)
