@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from llmling.errors import StartupError
-from llmling.protocols import EventRecord, Trigger
+from llmling.protocols import PASSED_OVER, EventRecord, Trigger
 from llmling.report import TriggerState
 from llmling.runtime.tasks import TaskSet
 from llmling.wiring import Source
@@ -54,7 +54,10 @@ class Triggers:
         await self._tasks.cancel()
 
     async def settled(self, record: EventRecord) -> None:
-        """Tell a trigger that one of its events is done or dead."""
+        """Tell a trigger that one of its events is done or dead, unless it was skipped or coalesced."""
+        if record.outcome in PASSED_OVER:
+            # Nobody has read what it is about, so nothing is put away.
+            return
         for _, trigger in self._triggers:
             if trigger.name == record.trigger:
                 await trigger.settled(record.event, record.status, record.error)

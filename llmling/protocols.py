@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from llmling.asks import Decision
 from llmling.events import Event
 from llmling.records import (
+    PASSED_OVER,
     Again,
     Answer,
     Approval,
@@ -39,6 +40,7 @@ from llmling.records import (
 )
 
 __all__ = [
+    "PASSED_OVER",
     "Again",
     "Answer",
     "Approval",

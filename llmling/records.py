@@ -105,6 +105,8 @@ class TextDelta:
 
 EventStatus: TypeAlias = Literal["pending", "running", "waiting", "done", "dead"]
 Outcome: TypeAlias = Literal["ran", "filtered", "skipped", "coalesced"]
+PASSED_OVER: frozenset[Outcome | None] = frozenset({"skipped", "coalesced"})
+"""Outcomes of events that no agent has seen because of others."""
 Overlap: TypeAlias = Literal["queue", "skip", "coalesce", "parallel"]
 
 
@@ -135,8 +137,9 @@ class Delivery:
     """One message for one agent; `id` is the event's id and the way: `<event>/<agent>/<agent>`.
 
     `dead` is the reason when it must not run (hop limit): it is recorded and settled at once. Deliveries of one
-    agent that share an `order_key` run one after the other, in the order in which they were accepted. `overlap` is
-    what `accept` does when an event of the same trigger and key is open; a higher `priority` is handed out first.
+    agent that share an `order_key` run one after the other, in the order in which they were accepted; one that waits
+    for its next try or for a person keeps its place. `overlap` is what `accept` does when an event of the same trigger
+    and key is open; `parallel` has no key. A higher `priority` is handed out first, the oldest at least once in eight.
     """
 
     id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -28,9 +29,11 @@ from llmling.runtime.node import Node, run_event
 from llmling.runtime.real_models import refusing
 from llmling.runtime.services import Services
 from llmling.runtime.team import Team
-from llmling.templates import TemplateFailed, expression
+from llmling.templates import TemplateFailed, expression, key_template
 
 logger = logging.getLogger("llmling")
+_LONGEST_KEY, _SHOWN = 256, 40
+_PRIORITIES = {"high": 1, "normal": 0, "low": -1}
 _model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
 
 
@@ -168,14 +171,7 @@ class Source:
         wanted, dead = self._wanted(event, dead)
         delivery: Delivery | None = None
         if wanted and dead is None:
-            try:
-                message = event_message(event, self.config.prompt)
-                if not message.text.strip():
-                    dead = f"trigger {self.config.name!r} made an empty message of this event: check its `prompt`"
-                else:
-                    delivery = Delivery(f"{event.id}/{self.node}", event.id, self.node, message)
-            except TemplateFailed as error:
-                dead = f"trigger {self.config.name!r}, prompt: {error}"
+            delivery, dead = self._delivery(event)
         return await self.engine.accept(
             event,
             delivery,
@@ -186,6 +182,37 @@ class Source:
             outcome=None if wanted else "filtered",
             dead=dead,
         )
+
+    def _delivery(self, event: Event) -> tuple[Delivery | None, str | None]:
+        """Return the first delivery of an event, or why there is none."""
+        config, part = self.config, "prompt"
+        try:
+            message = event_message(event, config.prompt)
+            if not message.text.strip():
+                return None, f"trigger {config.name!r} made an empty message of this event: check its `prompt`"
+            part = "key"
+            order_key = self._order_key(event)
+        except TemplateFailed as error:
+            return None, f"trigger {config.name!r}, {part}: {error}"
+        delivery = Delivery(
+            f"{event.id}/{self.node}",
+            event.id,
+            self.node,
+            message,
+            order_key=order_key,
+            overlap=config.overlap,
+            priority=_PRIORITIES[config.priority],
+        )
+        return delivery, None
+
+    def _order_key(self, event: Event) -> str | None:
+        if self.config.overlap == "parallel":
+            return None
+        key = "" if self.config.key is None else key_template(self.config.key)({"event": event}).strip()
+        if len(key) > _LONGEST_KEY:
+            key = f"{key[:_SHOWN]}... {hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        # Without a key, one event of the trigger at a time: what is coalesced would have nothing to wait for.
+        return key or (self.config.name if self.config.overlap == "coalesce" else None)
 
     def _wanted(self, event: Event, dead: str | None) -> tuple[bool, str | None]:
         if dead is not None or self.config.filter is None:

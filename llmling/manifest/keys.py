@@ -1,4 +1,4 @@
-"""What to say about a key no config has: a misspelling, a key of a later release, or one of the predecessor."""
+"""What to say about a key no config has: a misspelling, or one of the predecessor."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ from llmling.manifest.problems import did_you_mean
 from llmling.manifest.teams import MemberConfig, TeamConfig
 from llmling.manifest.tools import FunctionToolConfig, McpServerBase
 from llmling.manifest.triggers import FileTriggerConfig, ScheduleTriggerConfig, TriggerBase, WebhookTriggerConfig
-
-PLANNED: Mapping[type[Config] | str, frozenset[str]] = {
-    TriggerBase: frozenset({"key"}),
-}
-"""Keys of the documented format that a later release brings; until then they are refused by name."""
 
 _GONE = "remove it; there is no such key here"
 _AUTH = "write `auth: {type: hmac, secret: ...}`"
@@ -173,16 +168,6 @@ TYPE_HINTS: Mapping[str, Mapping[str, str]] = {
     "knowledge": {"path": "write `type: file`", "repository": "write `type: folder`"},
 }
 """Types of the predecessor."""
-
-
-def later(key: str) -> str:
-    """Return what is said about a key of a later release."""
-    return f"'{key}' comes with a later release; remove it"
-
-
-def planned(config: type[BaseModel] | str, key: str) -> bool:
-    """Tell whether a later release brings this key."""
-    return any(key in PLANNED[kind] for kind in _kinds(config) if kind in PLANNED)
 
 
 def advice(config: type[BaseModel] | str, key: str, fields: frozenset[str]) -> str:

@@ -15,7 +15,7 @@ from llmling import plugins, templates
 from llmling.manifest.base import Keys
 from llmling.manifest.budgets import LIMITS
 from llmling.manifest.interpolate import Values
-from llmling.manifest.keys import TYPE_HINTS, advice, fields_of, later, planned, suggested
+from llmling.manifest.keys import TYPE_HINTS, advice, fields_of, suggested
 from llmling.manifest.nodes import (
     Entry,
     Found,
@@ -146,9 +146,6 @@ class Shapes:
     ) -> None:
         """Report an unknown key whose neighbours are `fields`."""
         place = found.key.place if found.key is not None else found.node.place
-        if planned(config, name):
-            self._report.add(place, "LL206", later(name), uses=found.uses)
-            return
         hint = advice(config, name, fields)
         self._report.add(place, "LL201", f'unknown key "{name}"', where=self.where(loc), hint=hint, uses=found.uses)
 

@@ -7,7 +7,7 @@ import zoneinfo
 from typing import Annotated, Literal
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import (
@@ -16,6 +16,7 @@ from llmling.manifest.base import (
     Config,
     Count,
     Expression,
+    FullTemplate,
     Host,
     InMapping,
     Port,
@@ -46,12 +47,6 @@ CRON_ALIASES = {
 _EPOCH = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 
 
-def _queue_only(value: object) -> object:
-    if isinstance(value, str) and value in {"skip", "coalesce", "parallel"}:
-        raise ValueError(f"overlap {value!r} comes with a later release; remove it or write `overlap: queue`")
-    return value
-
-
 TriggerPrompt = Annotated[
     Annotated[Template, Text] | Annotated[TemplateInstructionsConfig, InMapping],
     TEXT_OR_MAPPING,
@@ -70,8 +65,14 @@ class TriggerBase(Config):
     `{prompt: RootCauseAnalyzer}`; absent: the default of the type."""
     filter: Expression | None = None
     """Expression over `event`; when it is false the event is recorded and not run."""
-    overlap: Annotated[Literal["queue"], BeforeValidator(_queue_only)] = "queue"
-    """What happens to an event while another one runs: `queue`, it waits for a free place."""
+    key: FullTemplate | None = None
+    """Template over `event`: events with the same key run one after the other, in the order they came; absent, and for
+    an event it gives nothing for: beside others."""
+    overlap: Literal["queue", "skip", "coalesce", "parallel"] = "queue"
+    """What happens to an event while another one of the trigger, and of the same key, is there: `queue`, it waits;
+    `skip`, it is not run; `coalesce`, it takes the place of the one that waits; `parallel`, it runs beside it."""
+    priority: Literal["high", "normal", "low"] = "normal"
+    """Which events of an agent go first; those behind get every eighth place at least."""
     budget: BudgetConfig | None = None
     """What its events may spend in a day or month, whichever agents work on them."""
 

@@ -111,14 +111,14 @@ class Deliveries:
         except Exception as error:  # noqa: BLE001 - the border to conditions and transforms of the user
             reason = f"connection {connection.source.name} >> {target.name}: {type(error).__name__}: {error}"
             logger.warning("event %s: %s", work.event.id, reason)
-            return [Delivery(path, work.event.id, target.name, answer, hops + 1, dead=reason)]
+            return [_next(work, path, target, answer, hops + 1, reason)]
         if message is None:
             return []
         if hops + 1 > self._max_hops:
             reason = hop_limit(connection.source.name, target.name, self._max_hops)
-            return [Delivery(path, work.event.id, target.name, message, hops + 1, dead=reason)]
+            return [_next(work, path, target, message, hops + 1, reason)]
         if self._nodes.get(target.name) is target:
-            return [Delivery(path, work.event.id, target.name, message, hops + 1)]
+            return [_next(work, path, target, message, hops + 1)]
         return await self._inline(target, message, work, path, hops + 1)
 
     async def _inline(self, target: Node, message: Message, work: Work, path: str, hops: int) -> list[Delivery]:
@@ -133,7 +133,7 @@ class Deliveries:
             raise
         except Exception as error:  # noqa: BLE001 - a failing target never fails its source
             reason = f"{type(error).__name__}: {error}" if isinstance(target, CallableNode) else str(error)
-            return [Delivery(path, work.event.id, target.name, message, hops, dead=reason)]
+            return [_next(work, path, target, message, hops, reason)]
         return await self._successors(target, result.message, work, path, hops)
 
 
@@ -152,6 +152,21 @@ async def _reason(error: LLMlingError, work: Work, asked: int) -> str:
     requests = "1 model request" if asked == 1 else f"{asked} model requests"
     tries = "1 try" if work.attempt == 1 else f"{work.attempt} tries"
     return f"{error} [{requests} in {tries} of the delivery]"
+
+
+def _next(work: Work, path: str, target: Node, message: Message, hops: int, dead: str | None = None) -> Delivery:
+    """Return a delivery that follows; key and priority of its event go with it."""
+    before = work.delivery
+    return Delivery(
+        path,
+        before.event_id,
+        target.name,
+        message,
+        hops,
+        dead,
+        order_key=before.order_key,
+        priority=before.priority,
+    )
 
 
 def _part(connection: Connection, index: int) -> str:

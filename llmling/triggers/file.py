@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from llmling.errors import StartupError
 from llmling.events import Event
 from llmling.manifest.triggers import FileTriggerConfig
-from llmling.protocols import Emit, Engine, EventStatus, Receipt
+from llmling.protocols import PASSED_OVER, Emit, Engine, EventStatus, Receipt
 from llmling.runtime.services import Services
 from llmling.triggers.after import After
 from llmling.triggers.folders.intake import Intake
@@ -137,5 +137,5 @@ class FileTrigger:
         for receipt in receipts:
             if self._after.acts(receipt.status):
                 record = await self._engine.inspect(receipt.event_id)
-                if record is not None:
+                if record is not None and record.outcome not in PASSED_OVER:
                     await self.settled(record.event, record.status, record.error)

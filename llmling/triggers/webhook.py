@@ -239,8 +239,8 @@ def _not_writable() -> Refused:
 
 
 def _outcome(record: EventRecord | None) -> dict[str, str] | None:
-    """Return `{"content"}` or `{"error"}` of the first delivery, None while there is neither."""
-    if record is None:
+    """Return `{"content"}` or `{"error"}` of the first delivery, None while there is neither or it is not run."""
+    if record is None or record.outcome == "coalesced":
         return None
     if not record.deliveries:
         return {"error": record.error or "the event is dead"} if record.status == "dead" else None

@@ -65,16 +65,6 @@ create trigger delivery_removed after delete on delivery when old.status = 'pend
     update inbox set pending = pending - 1 where agent = old.agent;
 end;
 """
-
-
-def open_file(path: Path) -> sqlite3.Connection:
-    """Return a connection to the journal at `path`, which is made when it is not there.
-
-    Raises:
-        EngineError: The folder or file cannot be written, is no journal of ours, is damaged or of a newer release.
-    """
-
-
 QUEUED = 1_000
 
 

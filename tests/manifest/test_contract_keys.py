@@ -112,7 +112,8 @@ agents:
         timeout_s: 30
         filter: "event.data.action == 'opened'"
         overlap: queue
-        key: "{{ event.data.repo }}"                 #! LL206
+        key: "{{ event.data.repo }}"
+        priority: high
         budget: {usd_per_day: 1}
       - {type: schedule, name: nightly, cron: "0 2 * * *", timezone: Europe/Berlin, catch_up: last, prompt: "Write"}
       - {type: schedule, name: pulse, every_s: 300, prompt: "Check"}
@@ -150,7 +151,6 @@ x-anything: ignored
 
 LATER = {
     "engine": "engine: {type: nats, servers: ['nats://127.0.0.1:4222'], replicas: 1, lease_s: 15}",
-    "overlap": "agents: {a: {triggers: [{type: webhook, overlap: skip}]}}",
     "dead sinks": "agents: {a: {sinks: [{type: http, url: 'https://x', 'on': dead}]}}",
 }
 
