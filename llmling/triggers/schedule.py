@@ -108,22 +108,21 @@ class ScheduleTrigger:
         """Tick until cancelled.
 
         A machine that slept, or whose clock was put forward by more than a minute, was away: `catch_up` says what
-        happens to the ticks of that time. Ticks that come due while the engine has no room are all kept.
+        happens to the ticks of that time. So it does for those that come due while one waits for room in the engine.
         """
         if self._engine is None:
             raise StartupError(f"trigger {self.name!r} of agent {self._agent!r} needs a pool, which keeps its events")
         store = self._engine.store
         rhythm, last = await self._begin(store)
         started()
-        now = self._clock.now()
-        await self._commit(emit, store, self._missed(rhythm, last, now))
-        last = max(last, now)
+        last = await self._catch_up(emit, store, rhythm, last)
         while True:
             now = self._clock.now()
             following = rhythm.after(last)
             if following is not None and following <= now:
-                await self._commit(emit, store, [following])
                 last = following
+                if await self._commit(emit, store, [following]):
+                    last = await self._catch_up(emit, store, rhythm, last)
                 continue
             left_s = _LONGEST_SLEEP_S if following is None else (following - now).total_seconds()
             begun = self._clock.monotonic()
@@ -132,8 +131,7 @@ class ScheduleTrigger:
             woken = self._clock.now()
             if woken - now - slept > _JUMP:
                 _log.warning("trigger %r: the clock went on by %s during a short sleep", self.name, woken - now)
-                await self._commit(emit, store, self._missed(rhythm, last, woken))
-                last = max(last, woken)
+                last = await self._catch_up(emit, store, rhythm, last)
             elif woken < last:
                 # The clock was put back: ticks that have been are known by their keys and do not run again.
                 last = woken
@@ -172,23 +170,34 @@ class ScheduleTrigger:
             ticks = ticks[-_MOST_MISSED:]
         return ticks
 
-    async def _commit(self, emit: Emit, store: Store, ticks: Sequence[dt.datetime]) -> None:
-        """Commit the events of ticks in their order, then remember the last one."""
-        for tick in ticks:
-            await self._tick(emit, tick)
+    async def _catch_up(self, emit: Emit, store: Store, rhythm: Rhythm, last: dt.datetime) -> dt.datetime:
+        """Commit what was missed since `last`, also while this waits for room; return up to when."""
+        while True:
+            now = self._clock.now()
+            waited = await self._commit(emit, store, self._missed(rhythm, last, now))
+            last = max(last, now)
+            if not waited:
+                return last
+
+    async def _commit(self, emit: Emit, store: Store, ticks: Sequence[dt.datetime]) -> bool:
+        """Commit the events of ticks in their order, remember the last one; return whether one waited for room."""
+        waited = [await self._tick(emit, tick) for tick in ticks]
         if ticks:
             await store.put(self._space, {"last": ticks[-1].isoformat()})
+        return any(waited)
 
-    async def _tick(self, emit: Emit, tick: dt.datetime) -> None:
+    async def _tick(self, emit: Emit, tick: dt.datetime) -> bool:
         moment = tick.astimezone(self._zone).isoformat()
+        waited = False
         while True:
             late_s = max(0.0, (self._clock.now() - tick).total_seconds())
             data = {"tick": moment, "name": self.name, "late_s": round(late_s, 3)}
             event = Event(self.name, "dev.llmling.schedule.tick", moment, data, time=tick)
             try:
                 await emit(event, key=tick.isoformat())
-                return
+                return waited
             except Full as full:
+                waited = True
                 _log.warning("trigger %r waits with its tick of %s: %s", self.name, moment, full)
                 await self._clock.sleep(full.retry_after_s)
 

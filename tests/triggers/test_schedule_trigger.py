@@ -119,15 +119,21 @@ async def test_a_crash_after_the_commit_does_not_repeat_the_tick(bench: Bench, c
     assert len(bench.events) == 1
 
 
-async def test_a_full_engine_delays_ticks_and_loses_none(bench: Bench, clock: FakeClock) -> None:
+@pytest.mark.parametrize(
+    ("catch_up", "minutes"), [("none", [31, 36]), ("last", [31, 35, 36]), ("all", [31, 32, 33, 34, 35, 36])]
+)
+async def test_a_full_engine_delays_a_tick_and_those_behind_it_are_missed(
+    bench: Bench, clock: FakeClock, catch_up: str, minutes: list[int]
+) -> None:
     bench.refusals = 1_000_000
-    async with bench.ticking(cron="* * * * *"):
+    async with bench.ticking(cron="* * * * *", catch_up=catch_up):
         await clock.asleep()
         await clock.advance(300)
         assert bench.events == []
         bench.refusals = 0
-        await pass_by(bench, clock, 1, ticks=5)
-    assert [event.time.minute for event in bench.events] == [31, 32, 33, 34, 35]
+        await pass_by(bench, clock, 1, ticks=len(minutes) - 1)
+        await pass_by(bench, clock, 60, ticks=len(minutes))
+    assert [event.time.minute for event in bench.events] == minutes
 
 
 async def test_a_clock_that_jumps_forward_is_a_time_away(bench: Bench, clock: FakeClock) -> None:
