@@ -45,6 +45,7 @@ from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
 from llmling.spending import bounded, budget_samples, unpriced_models
+from llmling.starting import tell_starting
 from llmling.trace import trace_of
 from llmling.wiring import Graph, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
 
@@ -258,6 +259,7 @@ class AgentPool(Generic[TDeps]):
             waiting=self._on_event,
         )
         self._tasks.spawn(self._try_engine(engine), name="watch over the engine")
+        self._tasks.spawn(tell_starting(engine.store, self.agents), name="what still starts")
         self._stack.push_async_callback(engine.stop, limits.drain_timeout_s)
         if self.arm:
             await self._arm(listeners)

@@ -10,6 +10,7 @@ from llmling.asks import Decision
 from llmling.events import Event
 from llmling.records import (
     PASSED_OVER,
+    STARTING,
     Again,
     Answer,
     Approval,
@@ -41,6 +42,7 @@ from llmling.records import (
 
 __all__ = [
     "PASSED_OVER",
+    "STARTING",
     "Again",
     "Answer",
     "Approval",

@@ -105,6 +105,8 @@ class TextDelta:
 
 EventStatus: TypeAlias = Literal["pending", "running", "waiting", "done", "dead"]
 Outcome: TypeAlias = Literal["ran", "filtered", "skipped", "coalesced"]
+STARTING = ("llmling", "starting")
+"""Space and key in the store of the MCP servers that agents still wait for, by agent, for other processes."""
 PASSED_OVER: frozenset[Outcome | None] = frozenset({"skipped", "coalesced"})
 """Outcomes of events that no agent has seen because of others."""
 Overlap: TypeAlias = Literal["queue", "skip", "coalesce", "parallel"]
@@ -262,11 +264,15 @@ class DeliveryRecord:
     created: float
     finished: float | None
     steps: tuple[Step, ...] = ()
+    waits_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """What is known of one event; times are Unix seconds. `agent` is the first one, `attempts` its tries."""
+    """What is known of one event; times are Unix seconds. `agent` is the first one, `attempts` its tries.
+
+    `waits_for` is why it does not go on right now, for people; it is found when the record is read, not kept.
+    """
 
     id: str
     trigger: str
@@ -280,6 +286,7 @@ class EventRecord:
     error: str | None
     event: Event
     deliveries: tuple[DeliveryRecord, ...] = ()
+    waits_for: str | None = None
 
     @property
     def content(self) -> str | None:
@@ -287,8 +294,8 @@ class EventRecord:
         return self.deliveries[0].content if self.deliveries else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the object `events --json` prints."""
-        return {
+        """Return the object `events --json` prints; `waits_for` is in it while there is a reason."""
+        facts = {
             "id": self.id,
             "trigger": self.trigger,
             "agent": self.agent,
@@ -300,3 +307,4 @@ class EventRecord:
             "cost_usd": self.cost_usd,
             "error": self.error,
         }
+        return facts if self.waits_for is None else {**facts, "waits_for": self.waits_for}

@@ -31,6 +31,7 @@ def facts(record: EventRecord) -> dict[str, Any]:
             "attempts": delivery.attempts,
             "content": delivery.content,
             "error": delivery.error,
+            **({} if delivery.waits_for is None else {"waits_for": delivery.waits_for}),
         }
         for delivery in record.deliveries
     ]
@@ -54,6 +55,8 @@ def line(record: EventRecord) -> str:
         result = console.paint("done", "green") + (f"  {console.short(answer)}" if answer else "")
     else:
         result = console.paint(record.outcome or record.status, "dim")
+        if record.waits_for:
+            result += f"  waits for {console.short(record.waits_for, 200)}"
     took = f"{_seconds(record)} s" if record.finished else "-"
     return f"{record.id}  {record.trigger}  {record.agent}  {result}  {took}  {console.money(record.cost_usd)}"
 
@@ -113,6 +116,8 @@ def _show_delivery(delivery: DeliveryRecord) -> None:
     heading = f"{delivery.agent}  {delivery.status}  {tries}  {console.money(delivery.cost_usd)}"
     console.say(console.paint(heading, "bold"))
     console.say(f"  in   {console.short(delivery.message.text, 200)}")
+    if delivery.waits_for:
+        console.say(console.paint(f"  waits for {console.short(delivery.waits_for, 200)}", "yellow"))
     for step in delivery.steps:
         _show_step(step)
     if delivery.content is not None:
@@ -220,8 +225,14 @@ def _row(record: EventRecord) -> tuple[str, ...]:
         _time(record.created),
         _seconds(record),
         console.money(record.cost_usd),
-        console.short(console.masked(record.error or "")),
+        console.short(console.masked(_why(record))),
     )
+
+
+def _why(record: EventRecord) -> str:
+    if record.waits_for is None or record.status == "waiting":
+        return record.error or ""
+    return f"waits for {record.waits_for}"
 
 
 def _seconds(record: EventRecord) -> str:

@@ -7,14 +7,13 @@ import functools
 import logging
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from llmling.engines import operator, queries, records, upkeep
 from llmling.engines.database import Database
 from llmling.engines.dispatch import Dispatcher
-from llmling.engines.hearing import Hearing
 from llmling.engines.ledger import Ledger
+from llmling.engines.reading import Reading
 from llmling.engines.records import Arrival, Change, Row
 from llmling.engines.retention import Retention
 from llmling.engines.steady import SteadyTime
@@ -25,8 +24,6 @@ from llmling.events import Event
 from llmling.protocols import (
     Decision,
     Delivery,
-    EventRecord,
-    EventStatus,
     Outcome,
     Policy,
     Receipt,
@@ -37,27 +34,21 @@ from llmling.protocols import (
 from llmling.runtime.clock import Clock
 
 log = logging.getLogger("llmling.engine")
-T = TypeVar("T")
-_PAGE = 100
 _NOT_WRITABLE_S = 5.0
 _STOPPED_S = 5.0
 _GIVE_UP_S = 5.0
-_SETTLED: tuple[EventStatus, ...] = ("done", "dead")
 
 
-class JournalEngine(ABC):
+class JournalEngine(Reading, ABC):
     """An engine over a database; subclasses say which, who may serve it, and what is kept."""
 
     def __init__(self, retention: Retention, clock: Clock) -> None:
+        super().__init__(clock)
         self._retention = retention
-        self._clock = clock
         self._store = EngineStore(self._opened)
         self._ledger = Ledger()
-        self._hearing = Hearing()
-        self._database: Database | None = None
         self._dispatcher: Dispatcher | None = None
         self._owner: asyncio.Task[None] | None = None
-        self._leave = asyncio.Event()
         self._foreign_writes = asyncio.Event()
         self._stopping = False
 
@@ -95,6 +86,11 @@ class JournalEngine(ABC):
     def loaded(self) -> int:
         """How many deliveries are held in memory; the rest is on disk until it is their turn."""
         return 0 if self._dispatcher is None else self._dispatcher.loaded
+
+    @property
+    def serving(self) -> bool:
+        """Whether any process serves this journal right now."""
+        return self._dispatcher is not None
 
     async def open(self) -> None:
         """Open the journal for this process.
@@ -134,7 +130,7 @@ class JournalEngine(ABC):
             await self._claim()
             self._ledger.serve(dict(policies), max_messages_per_event, heard=settled is not None)
             time = SteadyTime(self._clock)
-            recover = functools.partial(upkeep.recover, ledger=self._ledger, now=time.wall())
+            recover = functools.partial(upkeep.recover, ledger=self._ledger, concurrency=concurrency, now=time.wall())
             await database.writer.submit(recover)
             self._hearing.serve(database.writer, settled, waiting)
             dispatcher = Dispatcher(database, self._ledger, time, run_delivery, policies, concurrency, self._apply)
@@ -266,70 +262,6 @@ class JournalEngine(ABC):
             retry_after_s=1.0 if self._dispatcher is None else self._dispatcher.room_in_s(agent),
         )
 
-    async def known(self, trigger: str, keys: Sequence[str]) -> dict[str, Receipt]:
-        """Return the receipts of those keys that are known."""
-        now = self._clock.now().timestamp()
-        return await self._opened().read(lambda connection: queries.known(connection, trigger, keys, now))
-
-    # --- what happened -----------------------------------------------------------------------------------------------
-
-    async def runs(
-        self, *, status: EventStatus | None = None, trigger: str | None = None, limit: int | None = 100
-    ) -> AsyncIterator[EventRecord]:
-        """Yield events, newest first, without their deliveries."""
-        before: int | None = None
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(_PAGE, left)
-            events, before = await self._opened().read(
-                functools.partial(queries.page, status=status, trigger=trigger, before=before, limit=size)
-            )
-            for event in events:
-                yield event
-            if len(events) < size:
-                return
-            left = None if left is None else left - size
-
-    async def inspect(self, event_id: str) -> EventRecord | None:
-        """Return one event with its deliveries and their steps, first delivery first."""
-        return await self._opened().read(functools.partial(queries.inspect, event_id=event_id))
-
-    async def counts(self) -> dict[str, int]:
-        """Return how many events there are by status; a status nobody has is left out."""
-        return await self._opened().read(queries.counts)
-
-    async def wait(self, event_id: str, timeout_s: float | None = None) -> EventRecord | None:
-        """Return the event once it is done or dead, or None after `timeout_s`, when unknown and when stopped."""
-        return await self._wait_for(event_id, timeout_s, lambda event, _: event in _SETTLED)
-
-    async def wait_answer(self, event_id: str, timeout_s: float | None = None) -> EventRecord | None:
-        """Return the event once its first delivery is settled, whatever its successors do; None after `timeout_s`.
-
-        An event that is done or dead returns at once, an unknown one is None at once.
-        """
-        return await self._wait_for(event_id, timeout_s, lambda event, first: event in _SETTLED or first in _SETTLED)
-
-    async def _wait_for(
-        self, event_id: str, timeout_s: float | None, over: Callable[[EventStatus, EventStatus | None], bool]
-    ) -> EventRecord | None:
-        database = self._opened()
-        query = functools.partial(queries.awaited, event_id=event_id, over=over)
-        try:
-            async with asyncio.timeout(timeout_s):
-                with self._hearing.listen(event_id) as changed:
-                    while True:
-                        changed.clear()
-                        known, record = await database.read(query)
-                        if record is not None or not known or self._leave.is_set():
-                            return record
-                        await changed.wait()
-        except TimeoutError:
-            return None
-        except EngineError:
-            if not self._leave.is_set():
-                raise
-        return None
-
     # --- what an operator does ---------------------------------------------------------------------------------------
 
     async def retry(self, event_id: str) -> int:
@@ -363,11 +295,6 @@ class JournalEngine(ABC):
         return (await self._write(functools.partial(operation, ledger=self._ledger, now=now))).count
 
     # --- after a commit ----------------------------------------------------------------------------------------------
-
-    def _opened(self) -> Database:
-        if self._database is None:
-            raise EngineError("the engine is not open")
-        return self._database
 
     def _write(self, operation: Callable[[sqlite3.Connection], Change]) -> Awaitable[Change]:
         return self._opened().writer.submit(operation, committed=self._apply)

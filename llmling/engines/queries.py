@@ -10,8 +10,9 @@ from typing import Any
 
 from llmling.engines import records
 from llmling.engines.ledger import steps_of
+from llmling.engines.reasons import Reasons, Sight
 from llmling.engines.records import Row
-from llmling.protocols import DeliveryRecord, EventRecord, EventStatus, Receipt
+from llmling.protocols import EventRecord, EventStatus, Receipt
 
 _LAST = 2**62
 
@@ -31,7 +32,12 @@ def known(connection: sqlite3.Connection, trigger: str, keys: Sequence[str], now
 
 
 def page(
-    connection: sqlite3.Connection, status: EventStatus | None, trigger: str | None, before: int | None, limit: int
+    connection: sqlite3.Connection,
+    status: EventStatus | None,
+    trigger: str | None,
+    before: int | None,
+    limit: int,
+    sight: Sight,
 ) -> tuple[list[EventRecord], int | None]:
     """Return events before place `before`, newest first, and the place of the last one, None when there is none."""
     place = _LAST if before is None else before
@@ -47,24 +53,37 @@ def page(
             " order by n desc limit ?",
             (status, place, trigger, trigger, limit),
         ).fetchall()
-    return [records.event_record(columns) for columns in rows], rows[-1][11] if rows else None
+    reasons = Reasons(connection, sight)
+    found = [
+        records.event_record(columns, waits_for=None if columns[7] is not None else reasons.of_event(columns[0]))
+        for columns in rows
+    ]
+    return found, rows[-1][11] if rows else None
 
 
-def inspect(connection: sqlite3.Connection, event_id: str) -> EventRecord | None:
+def inspect(connection: sqlite3.Connection, event_id: str, sight: Sight) -> EventRecord | None:
     """Return one event with its deliveries and their steps."""
     columns = connection.execute("select * from event_record where id = ?", (event_id,)).fetchone()
     if columns is None:
         return None
     rows = connection.execute("select * from delivery_record where event_id = ? order by seq", (event_id,)).fetchall()
-    return records.event_record(columns, tuple(_with_steps(connection, row) for row in rows))
+    reasons = Reasons(connection, sight)
+    waits = {delivery_id: reason for delivery_id, _, reason in reasons.of_deliveries(event_id)}
+    deliveries = tuple(
+        records.delivery_record(row, steps_of(connection, row[0]), waits_for=waits.get(row[0])) for row in rows
+    )
+    return records.event_record(columns, deliveries, reasons.of_event(event_id))
 
 
 def awaited(
-    connection: sqlite3.Connection, event_id: str, over: Callable[[EventStatus, EventStatus | None], bool]
+    connection: sqlite3.Connection,
+    event_id: str,
+    over: Callable[[EventStatus, EventStatus | None], bool],
+    sight: Sight,
 ) -> tuple[bool, EventRecord | None]:
     """Return whether there is such an event and, once `over` holds for its status and its first delivery's, it."""
     found = connection.execute("select status, first_status from event_record where id = ?", (event_id,)).fetchone()
-    return found is not None, inspect(connection, event_id) if found is not None and over(*found) else None
+    return found is not None, inspect(connection, event_id, sight) if found is not None and over(*found) else None
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:
@@ -172,10 +191,6 @@ def values(connection: sqlite3.Connection, space: str) -> dict[str, Any]:
     """Return all values of a space."""
     rows = connection.execute("select key, value from store where space = ?", (records.stored(space),)).fetchall()
     return {records.restored(key): json.loads(text) for key, text in rows}
-
-
-def _with_steps(connection: sqlite3.Connection, columns: tuple[Any, ...]) -> DeliveryRecord:
-    return records.delivery_record(columns, steps_of(connection, columns[0]))
 
 
 def _status(connection: sqlite3.Connection, delivery_id: str) -> EventStatus | None:

@@ -132,7 +132,9 @@ def step(columns: tuple[Any, ...]) -> Step:
     return Step(restored(key), kind, json.loads(data))
 
 
-def delivery_record(columns: tuple[Any, ...], steps: tuple[Step, ...] = ()) -> DeliveryRecord:
+def delivery_record(
+    columns: tuple[Any, ...], steps: tuple[Step, ...] = (), waits_for: str | None = None
+) -> DeliveryRecord:
     """Read a row of `delivery_record`."""
     delivery_id, agent, status, attempts, hops, message, content, error, cost, created, finished = columns[:11]
     return DeliveryRecord(
@@ -148,15 +150,30 @@ def delivery_record(columns: tuple[Any, ...], steps: tuple[Step, ...] = ()) -> D
         created,
         finished,
         steps,
+        waits_for,
     )
 
 
-def event_record(columns: EventRow, deliveries: tuple[DeliveryRecord, ...] = ()) -> EventRecord:
+def event_record(
+    columns: EventRow, deliveries: tuple[DeliveryRecord, ...] = (), waits_for: str | None = None
+) -> EventRecord:
     """Read a row of `event_record`."""
     event_id, trigger, agent, status, outcome, attempts, created, finished, cost, error, data = columns[:11]
     event = Event.from_dict(json.loads(data))
     return EventRecord(
-        event_id, trigger, agent, status, outcome, attempts, created, finished, cost, _text(error), event, deliveries
+        event_id,
+        trigger,
+        agent,
+        status,
+        outcome,
+        attempts,
+        created,
+        finished,
+        cost,
+        _text(error),
+        event,
+        deliveries,
+        waits_for,
     )
 
 

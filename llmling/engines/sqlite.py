@@ -30,7 +30,7 @@ class SqliteEngine(JournalEngine):
     @property
     def serving(self) -> bool:
         """Whether any process serves this file right now."""
-        return self._lock.held
+        return super().serving or self._lock.held
 
     def _make_database(self) -> FileDatabase:
         self._file = FileDatabase(self.path, self._foreign)

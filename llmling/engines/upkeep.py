@@ -9,16 +9,18 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from llmling.engines import reasons
 from llmling.engines.ledger import Ledger, event_row, gone
 from llmling.engines.records import Change, EventRow
 
 CHUNK = 200
 
 
-def recover(connection: sqlite3.Connection, ledger: Ledger, now: float) -> Change:
+def recover(connection: sqlite3.Connection, ledger: Ledger, concurrency: int, now: float) -> Change:
     """Take back what an earlier process was running; what has killed the process too often is dead."""
     change = Change()
     policies = ledger.policies or {}
+    reasons.places(connection, concurrency, {agent: policy.concurrency for agent, policy in policies.items()})
     # A delivery only runs in an event that is running, which the index on the event's status finds.
     left = connection.execute(
         "select d.id, d.event_id, d.agent, d.attempts, d.crashes + 1 from event e join delivery d on d.event_id = e.id"

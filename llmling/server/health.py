@@ -203,6 +203,7 @@ def event_page(record: EventRecord) -> dict[str, Any]:
             "attempts": hop.attempts,
             "content": hop.content,
             "error": hop.error,
+            **({} if hop.waits_for is None else {"waits_for": hop.waits_for}),
         }
         for hop in record.deliveries
     ]
