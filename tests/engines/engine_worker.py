@@ -1,4 +1,4 @@
-"""A real process around the SQLite engine, to be killed or starved: `engine_worker.py chain|poison|fill FOLDER [N]`.
+"""A real process around the SQLite engine, to be killed or starved: `engine_worker.py MODE FOLDER [N]`.
 
 What it has done is appended to FOLDER/log, one line for each, so that a test can count it from outside.
 """
@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 from engine_world import World, to, until
 
 from llmling.errors import Full
@@ -119,6 +120,48 @@ async def fill(world: World, log: Log, folder: Path) -> None:
     log.write("accepted", str((await world.accept()).new))
 
 
+async def flood(world: World, log: Log, events: int) -> None:
+    """Queue `events` events before anybody serves, then run them all; log how much memory that takes at most."""
+    done = most = 0
+    all_done = asyncio.Event()
+
+    def look() -> int:
+        nonlocal most
+        resident = psutil.Process().memory_info().rss
+        most = max(most, resident)
+        return resident
+
+    def heard(record: EventRecord) -> None:
+        nonlocal done
+        done += 1
+        if done % 100 == 0:
+            look()
+        if done == events:
+            all_done.set()
+
+    async def answer(work: Work) -> Settlement:
+        return Done("fine")
+
+    await asyncio.gather(*(world.accept(text="warm " * 100) for _ in range(200)))
+    before = look()
+    for start in range(200, events, 200):
+        look()
+        # Of all kinds, and many of them in one line.
+        await asyncio.gather(
+            *(
+                world.accept(
+                    text="word " * 100, order_key=f"key {number % 40}" if number % 2 else None, priority=number % 3 - 1
+                )
+                for number in range(start, min(start + 200, events))
+            )
+        )
+    log.write("queued", json.dumps(await world.engine.counts()))
+    await world.engine.start(answer, {"a": Policy(concurrency=20, inbox_size=events)}, settled=heard)
+    await all_done.wait()
+    log.write("done", json.dumps(await world.engine.counts()))
+    log.write("grown", str(most - before))
+
+
 async def main(mode: str, folder: Path, events: int) -> None:
     world, log = World("sqlite", folder), Log(folder / "log")
     await world.engine.open()
@@ -126,8 +169,10 @@ async def main(mode: str, folder: Path, events: int) -> None:
         await chain(world, log, events)
     elif mode == "poison":
         await poison(world, log)
-    else:
+    elif mode == "fill":
         await fill(world, log, folder)
+    else:
+        await flood(world, log, events)
     await world.engine.stop(5)
 
 

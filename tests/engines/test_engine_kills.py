@@ -17,6 +17,7 @@ from engine_worker import CHAIN, CONCURRENCY
 
 _WORKER = Path(__file__).with_name("engine_worker.py")
 _ROOT = Path(__file__).parents[2]
+QUEUED, MOST_BYTES = 100_000 if os.environ.get("CHAOS") else 3_000, 150_000_000
 KILLS, EVENTS = (100, 6_000) if os.environ.get("CHAOS") else (6, 400)
 
 
@@ -111,3 +112,14 @@ async def test_a_full_disk_refuses_and_keeps_the_answer(tmp_path: Path) -> None:
     assert seen(tmp_path, "then") == ["running"]
     assert seen(tmp_path, "recovered") == ["done 100000 1"]
     assert seen(tmp_path, "accepted") == ["True"]
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+async def test_memory_does_not_grow_with_the_queue(tmp_path: Path) -> None:
+    process = await start("flood", tmp_path, QUEUED)
+    assert await asyncio.wait_for(process.wait(), 800) == 0
+    assert seen(tmp_path, "queued") == [f'{{"pending": {QUEUED}}}']
+    assert seen(tmp_path, "done") == [f'{{"done": {QUEUED}}}']
+    (grown,) = seen(tmp_path, "grown")
+    assert int(grown) < MOST_BYTES
