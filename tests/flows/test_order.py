@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,38 @@ agents:
         await until(lambda: any(record.outcome == "ran" for record in stage.done), "the first tick is done")
     assert {record.outcome for record in stage.done[:5]} == {"skipped"}
     assert json.dumps([record.to_dict() for record in stage.done])
+
+
+LATE = """
+import pathlib, runpy, time
+
+while not pathlib.Path("go").exists():
+    time.sleep(0.02)
+runpy.run_path(LIBRARY, run_name="__main__")
+"""
+
+
+async def test_an_event_says_that_its_agent_still_starts(stage: Stage) -> None:
+    library = Path(__file__).parents[2] / "examples" / "library_server.py"
+    stage.write("late.py", LATE.replace("LIBRARY", repr(str(library))))
+    manifest = f"""
+mcp_servers:
+  library: {{type: stdio, command: {sys.executable}, args: [late.py]}}
+agents:
+  a:
+    model: demo
+    mcp_servers: [library]
+    triggers: [{{type: webhook, name: hook, port: PORT}}]
+"""
+    async with stage.pool(manifest) as pool:
+        event_id = await post(stage, 1)
+
+        async def starting() -> bool:
+            _, page = await stage.get(f"{pool.report.server_url}/events/{event_id}")
+            return page.get("waits_for") == "agent is starting: MCP server library"
+
+        await eventually(starting, "the reason")
+        stage.write("go", "")
+        await stage.settled(1)
+        _, page = await stage.get(f"{pool.report.server_url}/events/{event_id}")
+        assert (page["status"], "waits_for" in page) == ("done", False)
