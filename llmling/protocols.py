@@ -41,47 +41,12 @@ from llmling.records import (
 )
 
 __all__ = [
-    "PASSED_OVER",
-    "STARTING",
-    "Again",
-    "Answer",
-    "Approval",
-    "Dead",
-    "Decision",
-    "Delivery",
-    "DeliveryRecord",
-    "Done",
-    "Emit",
-    "Engine",
-    "EventRecord",
-    "EventStatus",
-    "KnowledgeSource",
-    "Model",
-    "ModelRequest",
-    "ModelResponse",
-    "OnRetry",
-    "Outcome",
-    "Overlap",
-    "Policy",
-    "Prompt",
-    "Receipt",
-    "Recorder",
-    "RetryPolicy",
-    "RunDelivery",
-    "RunInfo",
-    "Settled",
-    "Settlement",
-    "Sink",
-    "Step",
-    "Store",
-    "TextDelta",
-    "Tool",
-    "ToolProvider",
-    "ToolSpec",
-    "Trigger",
-    "Waiting",
-    "Work",
-]
+    "PASSED_OVER", "STARTING", "Again", "Answer", "Approval", "Dead", "Decision", "Delivery", "DeliveryRecord", "Done",
+    "Emit", "Engine", "EventRecord", "EventStatus", "KnowledgeSource", "Model", "ModelRequest", "ModelResponse",
+    "OnRetry", "Outcome", "Overlap", "Policy", "Prompt", "Receipt", "Recorder", "RetryPolicy", "RunDelivery", "RunInfo",
+    "Settled", "Settlement", "Sink", "Step", "Store", "TextDelta", "Tool", "ToolProvider", "ToolSpec", "Trigger",
+    "Waiting", "Work",
+]  # fmt: skip
 
 
 @runtime_checkable
@@ -327,6 +292,18 @@ class Engine(Protocol):
 
         Raises:
             EngineBusy: Another process serves this store.
+        """
+        ...
+
+    async def update(
+        self, policies: Mapping[str, Policy], *, concurrency: int = 100, max_messages_per_event: int = 200
+    ) -> None:
+        """Hand out by these rules from now on; what runs goes on, also of an agent that is not in them any more.
+
+        Pending deliveries of such an agent are settled as dead with that reason, and so is what comes for it later.
+
+        Raises:
+            EngineError: It has not been started, or the store cannot be written; then the rules hold all the same.
         """
         ...
 

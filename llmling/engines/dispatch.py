@@ -70,6 +70,16 @@ class Dispatcher:
         self._group = group
         self.reload()
 
+    def update(self, policies: Mapping[str, Policy], concurrency: int) -> None:
+        """Hand out by these from now on; the inbox of an agent that is gone only sees what runs to its end."""
+        self._concurrency = concurrency
+        for inbox in self._inboxes.values():
+            inbox.gone = inbox.agent not in policies
+        for agent, policy in policies.items():
+            self._inboxes.setdefault(agent, Inbox(agent, policy)).policy = policy
+        self.reload()
+        self._pump()
+
     @property
     def loaded(self) -> int:
         """How many deliveries are held in memory."""
@@ -96,8 +106,10 @@ class Dispatcher:
 
     def offer(self, row: Row) -> None:
         """Take a delivery that was just written; without room it is left on disk."""
-        inbox = self._inboxes[row.delivery.agent]
-        if not self._stopping and inbox.offer(row):
+        inbox = self._inboxes.get(row.delivery.agent)
+        if inbox is None or inbox.gone or self._stopping:
+            return
+        if inbox.offer(row):
             self._queue(inbox)
             self._pump()
 
@@ -132,7 +144,7 @@ class Dispatcher:
         inbox.clear()
 
     def _feed(self, inbox: Inbox) -> None:
-        if not inbox.loading and not self._stopping and inbox.low:
+        if not inbox.loading and not inbox.gone and not self._stopping and inbox.low:
             inbox.loading = True
             self.spawn(functools.partial(self._load, inbox))
 

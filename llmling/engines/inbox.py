@@ -20,7 +20,7 @@ class Inbox:
 
     `more` says that due deliveries of any priority may lie on disk that are not here, `behind` of which priorities
     there are some, `passed` of which one arrived while a load was under way, `renew` that what was loaded is out of
-    date. `queued` belongs to the dispatcher's round.
+    date, `gone` that there is no such agent any more and nothing is loaded. `queued` belongs to the dispatcher's round.
     """
 
     def __init__(self, agent: str, policy: Policy) -> None:
@@ -34,6 +34,7 @@ class Inbox:
         self.passed: set[int] = set()
         self.loading = False
         self.renew = False
+        self.gone = False
         self.queued = False
         self.due: float | None = None
         self.timer: asyncio.Task[None] | None = None

@@ -142,6 +142,20 @@ class JournalEngine(Reading, ABC):
             self._unclaim()
             raise
 
+    async def update(
+        self, policies: Mapping[str, Policy], *, concurrency: int = 100, max_messages_per_event: int = 200
+    ) -> None:
+        """Hand out by these rules from now on; what waits for an agent that is gone is dead, what runs goes on.
+
+        Raises:
+            EngineError: It has not been started, or the journal cannot be written; the rules hold all the same.
+        """
+        if self._dispatcher is None:
+            raise EngineError("the engine has not been started")
+        self._dispatcher.update(policies, concurrency)
+        self._ledger.update(dict(policies), max_messages_per_event)
+        await self._bury()
+
     async def stop(self, grace_s: float) -> int:
         """Hand out nothing more, give running deliveries `grace_s` seconds, cancel the rest and close.
 
@@ -196,9 +210,7 @@ class JournalEngine(Reading, ABC):
         while True:
             self._foreign_writes.clear()
             try:
-                bury = functools.partial(upkeep.bury, ledger=self._ledger, now=self._clock.now().timestamp())
-                while (await self._write(bury)).count >= upkeep.CHUNK:
-                    pass
+                await self._bury()
                 running = dispatcher.running
                 dispatcher.cancel(await database.read(functools.partial(queries.not_running, delivery_ids=running)))
                 await self._hearing.catch_up()
@@ -206,6 +218,11 @@ class JournalEngine(Reading, ABC):
                 log.error("what other processes wrote could not be read: %s", error)
             await self._foreign_writes.wait()
             dispatcher.reload()
+
+    async def _bury(self) -> None:
+        bury = functools.partial(upkeep.bury, ledger=self._ledger, now=self._clock.now().timestamp())
+        while (await self._write(bury)).count >= upkeep.CHUNK:
+            pass
 
     def _foreign(self) -> None:
         self._foreign_writes.set()

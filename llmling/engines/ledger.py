@@ -49,9 +49,17 @@ class Ledger:
 
     def serve(self, policies: Mapping[str, Policy], max_messages_per_event: int, *, heard: bool) -> None:
         """Take over the rules of the serving process; `heard` when somebody listens to settled events."""
-        self._max_messages = max_messages_per_event
         self._told = 0 if heard else 1
+        self.update(policies, max_messages_per_event)
+
+    def update(self, policies: Mapping[str, Policy], max_messages_per_event: int) -> None:
+        """Decide by other rules from now on."""
+        self._max_messages = max_messages_per_event
         self.policies = policies
+
+    def unknown(self, agent: str) -> bool:
+        """Whether this process serves, and has no such agent."""
+        return self.policies is not None and agent not in self.policies
 
     # --- accept ------------------------------------------------------------------------------------------------------
 
@@ -137,7 +145,7 @@ class Ledger:
 
     def _insert(self, connection: sqlite3.Connection, new: NewDelivery, now: float, change: Change) -> EventStatus:
         reason = new.dead
-        if reason is None and self.policies is not None and new.agent not in self.policies:
+        if reason is None and self.unknown(new.agent):
             reason = gone(new.agent)
         status = "pending" if reason is None else "dead"
         turn = reason is not None or new.order_key is None or _first_in_line(connection, new.agent, new.order_key)
@@ -185,6 +193,8 @@ class Ledger:
     ) -> Change:
         """Write how a running delivery ended, its successors and what this means for its event."""
         change = Change()
+        if verdict.status == "pending" and self.unknown(delivery.agent):
+            verdict = replace(verdict, status="dead", error=records.stored(gone(delivery.agent)))
         over = verdict.status in {"done", "dead"}
         event_id = delivery.event_id
         found = connection.execute(
