@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from llmling.asks import Decision, open_asks, place
 from llmling.engines import records
-from llmling.engines.ledger import Ledger, record, steps_of
+from llmling.engines.ledger import Ledger, gone, record, steps_of
 from llmling.engines.records import Change
 from llmling.engines.upkeep import forget
 
@@ -37,7 +37,7 @@ def retry(connection: sqlite3.Connection, ledger: Ledger, event_id: str, now: fl
             " and r.key = substr(step.key, 1, length(step.key) - length(':call')) || ':result')",
             (delivery_id,),
         )
-        _requeue(connection, delivery_id, agent, change)
+        _requeue(connection, ledger, delivery_id, agent, now, change)
     if rows:
         connection.execute("update event set outcome = null, finished = null, told = 0 where id = ?", (event_id,))
         ledger.refresh(connection, event_id, now, change)
@@ -89,14 +89,19 @@ def decide(
         for ask in asks:
             step = decision.step(ask.key)
             record(connection, delivery_id, records.stored(step.key), step.kind, records.encode(dict(step.data)))
-        _requeue(connection, delivery_id, agent, change)
+        _requeue(connection, ledger, delivery_id, agent, now, change)
         ledger.refresh(connection, event_id, now, change)
         change.count = len(asks)
         break
     return change
 
 
-def _requeue(connection: sqlite3.Connection, delivery_id: str, agent: str, change: Change) -> None:
+def _requeue(
+    connection: sqlite3.Connection, ledger: Ledger, delivery_id: str, agent: str, now: float, change: Change
+) -> None:
+    if ledger.unknown(agent):
+        ledger.kill(connection, delivery_id, records.stored(gone(agent)), now)
+        return
     connection.execute(
         "update delivery set status = 'pending', attempts = 0, crashes = 0, not_before = 0, wait_s = 0,"
         " error = null, finished = null where id = ?",

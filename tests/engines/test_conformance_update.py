@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from engine_world import AGENTS, Gate, World, to, until
 
+from llmling.asks import Ask, Decision
 from llmling.errors import EngineError, Full
-from llmling.protocols import Again, Done, EventRecord, Policy, Settlement, Work
+from llmling.protocols import Again, Done, EventRecord, Policy, Settlement, Waiting, Work
 
 GONE = "agent 'b' is not in the manifest any more; put it back and run `llmling events retry`"
 WITHOUT_B = {"a": Policy(), "c": Policy()}
@@ -118,6 +119,29 @@ async def test_inboxes_and_tries_follow_the_rules_of_now(world: World) -> None:
     gate.open.set()
     for receipt in (running, first, second):
         assert (await world.finished(receipt.event_id)).status == "done"
+
+
+@pytest.mark.parametrize("how", ["decide", "retry"])
+async def test_what_waited_for_a_person_is_dead_once_decided_when_its_agent_is_gone(world: World, how: str) -> None:
+    ask = Ask("0.0", "b", "wipe({})", "wipe")
+
+    async def asking(work: Work) -> Settlement:
+        await work.journal.record(ask.step(), committed=True)
+        return Waiting("asks")
+
+    world.answers["b"] = asking
+    await world.start()
+    receipt = await world.accept("b")
+    await world.record_when(receipt.event_id, lambda record: record.status == "waiting")
+    await world.engine.update(WITHOUT_B)
+    record = await world.record(receipt.event_id)
+    assert record.status == "waiting"
+    if how == "decide":
+        assert await world.engine.decide(receipt.event_id, Decision()) == 1
+    else:
+        assert await world.engine.retry(receipt.event_id) == 1
+    record = await world.finished(receipt.event_id)
+    assert (record.status, record.error) == ("dead", GONE)
 
 
 async def test_many_deliveries_are_buried_at_once(world: World) -> None:
