@@ -238,6 +238,11 @@ RunDelivery: TypeAlias = Callable[[Work], Awaitable[Settlement]]
 Settled: TypeAlias = Callable[["EventRecord"], None]
 
 
+def gone(agent: str) -> str:
+    """Return why a delivery of an agent that nobody knows is dead."""
+    return f"agent {agent!r} is not in the manifest any more; put it back and run `llmling events retry`"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How deliveries of one agent are handed out; `attempts` bounds the tries, those cut short by a crash included."""

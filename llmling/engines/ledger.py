@@ -13,6 +13,7 @@ from typing import Any
 from llmling.engines import overlap, records
 from llmling.engines.records import Arrival, Change, EventRow, NewDelivery
 from llmling.protocols import Delivery, EventStatus, Policy, Receipt, Step
+from llmling.records import gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,11 +347,6 @@ def steps_of(connection: sqlite3.Connection, delivery_id: str) -> tuple[Step, ..
         "select key, kind, data from step where delivery_id = ? order by rowid", (delivery_id,)
     ).fetchall()
     return tuple(records.step(columns) for columns in found)
-
-
-def gone(agent: str) -> str:
-    """Return why a delivery of an agent that nobody knows is dead."""
-    return f"agent {agent!r} is not in the manifest any more; put it back and run `llmling events retry`"
 
 
 def record(connection: sqlite3.Connection, delivery_id: str, key: str | bytes, kind: str, data: str) -> None:

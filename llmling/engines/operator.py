@@ -10,9 +10,10 @@ from collections.abc import Collection
 
 from llmling.asks import Decision, open_asks, place
 from llmling.engines import records
-from llmling.engines.ledger import Ledger, gone, record, steps_of
+from llmling.engines.ledger import Ledger, record, steps_of
 from llmling.engines.records import Change
 from llmling.engines.upkeep import forget
+from llmling.records import gone
 
 
 def retry(connection: sqlite3.Connection, ledger: Ledger, event_id: str, now: float) -> Change:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmling.engines import reasons
-from llmling.engines.ledger import Ledger, event_row, gone
+from llmling.engines.ledger import Ledger, event_row
 from llmling.engines.records import Change, EventRow
+from llmling.records import gone
 
 CHUNK = 200
 

@@ -263,17 +263,18 @@ class Agent(Member, Generic[TDeps]):
             StartupError: The agent needs `async with` first.
             EngineError: The history of its session cannot be read or written.
         """
-        await self.parts.ready()
-        async with self._conversations.turn(context) as turn:
-            context = turn.context
-            system = await self.parts.system(message, context, self._profile.output)
-            asked = self.parts.framed(message, context)
-            turns = (*((Message.system(system),) if system else ()), *context.history, asked)
-            tools = self.parts.tools()
-            loop = RunLoop(self._profile, tools, context, listen=context.listen, streaming=context.streaming)
-            result = await loop.run(turns)
-            await turn.complete(asked, result)
-        return result
+        with self.answering():
+            await self.parts.ready()
+            async with self._conversations.turn(context) as turn:
+                context = turn.context
+                system = await self.parts.system(message, context, self._profile.output)
+                asked = self.parts.framed(message, context)
+                turns = (*((Message.system(system),) if system else ()), *context.history, asked)
+                tools = self.parts.tools()
+                loop = RunLoop(self._profile, tools, context, listen=context.listen, streaming=context.streaming)
+                result = await loop.run(turns)
+                await turn.complete(asked, result)
+            return result
 
     def session(self, id: str) -> Session:  # noqa: A002
         """Return the conversation of that id, new or going on.

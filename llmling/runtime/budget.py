@@ -87,6 +87,11 @@ class Account(Bound):
         self._warned = ""
         self._begin(self._now_span())
 
+    @property
+    def terms(self) -> tuple[float, str]:
+        """How much may be spent, and what happens beyond."""
+        return self.limit, self.budget.config.mode
+
     def _begin(self, span: str) -> None:
         self.span = span
         self._stored = self._unwritten = self._reserved = self._doubt = 0.0
@@ -222,6 +227,20 @@ class Accounts:
         month = f"{self._clock.now().astimezone(dt.UTC) - dt.timedelta(days=62):%Y-%m}"
         if old := [key for key in numbers if key.rpartition(" ")[2] < month]:
             await self.store.remove(SPACE, old)
+
+    def become(self, other: Accounts) -> bool:
+        """Keep these limits from now on, with what was counted already; return whether anything is different."""
+        before = {(account.budget.key, account.limit_key): account for account in self.all}
+        after: list[Account] = []
+        different = len(before) != len(other.all)
+        for new in other.all:
+            account = before.get((new.budget.key, new.limit_key), new)
+            different |= account.terms != new.terms
+            account.budget, account.limit = new.budget, new.limit
+            different |= account is new
+            after.append(account)
+        self.all = after
+        return different
 
     def of(self, *keys: str) -> list[Account]:
         """Return the limits of the budgets of these keys."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from llmling.errors import DecisionNeeded, LLMlingError, ModelError, RunError
 from llmling.manifest.agents import RedeliveryConfig
 from llmling.messages import Message, RunResult
 from llmling.protocols import Again, Answer, Dead, Delivery, Done, Settlement, Step, Waiting, Work
+from llmling.records import gone
 from llmling.runtime.context import RunContext, ScopedJournal
 from llmling.runtime.node import CallableNode, Dropped, Node, hop_limit
 from llmling.runtime.spans import event_place
@@ -26,7 +29,10 @@ logger = logging.getLogger("llmling.delivery")
 
 
 class Deliveries:
-    """Runs deliveries on the nodes of a pool; what an engine is started with."""
+    """Runs deliveries on the nodes of a pool; what an engine is started with.
+
+    `nodes` may change meanwhile: a delivery runs on the node of its agent's name at that moment.
+    """
 
     def __init__(
         self, nodes: Mapping[str, Node], redelivery: Mapping[str, RedeliveryConfig], max_hops: int, counter: Counter
@@ -35,7 +41,25 @@ class Deliveries:
         self._redelivery = redelivery
         self._max_hops = max_hops
         self._counter = counter
+        self._past: WeakSet[Node] = WeakSet()
+        self._coming: asyncio.Event | None = None
         self.runs: dict[tuple[str, str], int] = {}
+
+    def update(self, redelivery: Mapping[str, RedeliveryConfig], max_hops: int, past: Iterable[Node]) -> None:
+        """Go on by other rules; `past` are nodes that have left the pool, whose runs still end."""
+        self._redelivery = redelivery
+        self._max_hops = max_hops
+        self._past.update(past)
+
+    @contextmanager
+    def coming(self) -> Generator[None]:
+        """Let deliveries of agents that are not there wait for the end, since they may be there then."""
+        self._coming = over = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._coming = None
+            over.set()
 
     async def __call__(self, work: Work) -> Settlement:
         """Run one delivery to its settlement; only a defect of llmling itself raises."""
@@ -43,7 +67,11 @@ class Deliveries:
             return await self._settle(work)
 
     async def _settle(self, work: Work) -> Settlement:
-        node = self._nodes[work.delivery.agent]
+        while work.delivery.agent not in self._nodes and self._coming is not None:
+            await self._coming.wait()
+        node = self._nodes.get(work.delivery.agent)
+        if node is None:
+            return Dead(gone(work.delivery.agent))
         asked = AskedJournal(work.journal)
         work = replace(work, journal=asked)
         context = RunContext(work.event, work.journal, key=work.delivery.id)
@@ -81,7 +109,7 @@ class Deliveries:
         retryable = error.retryable if isinstance(error, RunError) else True
         if not retryable:
             return Dead(reason, cost_usd)
-        policy = self._redelivery[work.delivery.agent]
+        policy = self._redelivery.get(work.delivery.agent, RedeliveryConfig())
         ceiling = min(policy.max_backoff_s, policy.backoff_s * 2 ** (work.attempt - 1))
         after_s = random.uniform(ceiling / 2, ceiling)
         if isinstance(error, ModelError) and error.retry_after_s is not None:
@@ -98,8 +126,10 @@ class Deliveries:
 
     async def _successors(self, node: Node, answer: Message, work: Work, path: str, hops: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
-        for index, connection in enumerate(node.connections):
-            deliveries.extend(await self._follow(connection, answer, work, f"{path}/{_part(connection, index)}", hops))
+        connections = tuple(node.connections)
+        for index, connection in enumerate(connections):
+            part = _part(connections, connection.target, index)
+            deliveries.extend(await self._follow(connection, answer, work, f"{path}/{part}", hops))
         return deliveries
 
     async def _follow(
@@ -117,7 +147,7 @@ class Deliveries:
         if hops + 1 > self._max_hops:
             reason = hop_limit(connection.source.name, target.name, self._max_hops)
             return [_next(work, path, target, message, hops + 1, reason)]
-        if self._nodes.get(target.name) is target:
+        if self._nodes.get(target.name) is target or target in self._past:
             return [_next(work, path, target, message, hops + 1)]
         return await self._inline(target, message, work, path, hops + 1)
 
@@ -169,9 +199,7 @@ def _next(work: Work, path: str, target: Node, message: Message, hops: int, dead
     )
 
 
-def _part(connection: Connection, index: int) -> str:
+def _part(connections: Sequence[Connection], target: Node, index: int) -> str:
     # Two edges to one target are two deliveries; the position keeps their ids apart and the same on every attempt.
-    first = next(
-        number for number, other in enumerate(connection.source.connections) if other.target is connection.target
-    )
-    return connection.target.name if first == index else f"{connection.target.name}.{index}"
+    first = next(number for number, other in enumerate(connections) if other.target is target)
+    return target.name if first == index else f"{target.name}.{index}"

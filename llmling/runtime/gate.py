@@ -77,8 +77,8 @@ class Bounds:
         """`models` are by `key_of` the model."""
         self.clock = clock
         self.door = Door(clock)
-        self.pool = pool.bounds(clock)
-        self.models = {key: limits.bounds(clock) for key, limits in (models or {}).items()}
+        self._limits: Mapping[str, Limits] = {"": pool, **(models or {})}
+        self._bounds: dict[str, tuple[Bound, ...]] = {key: limits.bounds(clock) for key, limits in self._limits.items()}
         self.accounts = Accounts(budgets, clock, store)
         self._seen: dict[str, Seen] = {}
 
@@ -92,10 +92,29 @@ class Bounds:
         if self.accounts.store is not None and self.accounts.all:
             self._seen = {key: Seen(**data) for key, data in (await self.accounts.store.items(SIZES)).items()}
 
+    def become(self, other: Bounds) -> bool:
+        """Bound like `other` from now on, counting on what was counted; return whether anything is different.
+
+        Gates that were made before go on as they were.
+        """
+        same = self._limits == other._limits
+        bounds = {key: self._bounds[key] for key in other._limits if self._limits.get(key) == other._limits[key]}
+        self._limits, self._bounds = other._limits, {**other._bounds, **bounds}
+        return self.accounts.become(other.accounts) or not same
+
+    @property
+    def pool(self) -> tuple[Bound, ...]:
+        """The limits of all requests."""
+        return self._bounds[""]
+
+    def of_model(self, model: Model) -> tuple[Bound, ...]:
+        """The limits of requests to a model."""
+        return self._bounds.get(key_of(model), ())
+
     def gate(self, agent: str, requests_per_minute: int | None = None) -> Gate | None:
         """Return the gate of an agent, or None when nothing bounds its requests."""
         rate = Limits(per_minute=requests_per_minute).bounds(self.clock)
-        return Gate(agent, rate, self) if rate or self.pool or self.models or self.accounts.all else None
+        return Gate(agent, rate, self) if rate or self.pool or len(self._bounds) > 1 or self.accounts.all else None
 
     def seen(self, agent: str, model: Model) -> Seen:
         """Return the largest calls of an agent to a model so far."""
@@ -129,7 +148,7 @@ class Gate:
 
     def limits(self, model: Model) -> tuple[Bound, ...]:
         """Return the limits that requests to a model fall under."""
-        return (*self._rate, *self.shared.pool, *self.shared.models.get(key_of(model), ()))
+        return (*self._rate, *self.shared.pool, *self.shared.of_model(model))
 
     def accounts(self, event: Event) -> list[Account]:
         """Return the budgets that requests for an event fall under: of the pool, the agent and the trigger."""

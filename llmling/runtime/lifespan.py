@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -132,15 +132,21 @@ class Lifespans:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = {owner.task for owner in self._owners.values()}
-        for owner in self._owners.values():
+        await self.leave(list(self._owners))
+
+    async def leave(self, names: Iterable[str]) -> None:
+        """Leave some of them now, side by side, with the same grace; the others stay."""
+        owners = [owner for name in names if (owner := self._owners.get(name)) is not None]
+        tasks = {owner.task for owner in owners}
+        for owner in owners:
             owner.leave()
         try:
             await _wait(tasks, self._grace_s)
         finally:
             # Also reached when the leaving task is cancelled: then there is no more grace.
             await self._force(tasks)
-            self._owners.clear()
+            for owner in owners:
+                self._owners.pop(owner.name, None)
 
     async def _force(self, tasks: set[asyncio.Task[None]]) -> None:
         late = {task for task in tasks if not task.done()}

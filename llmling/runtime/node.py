@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast, overload
 
@@ -53,6 +54,7 @@ class Node(ABC):
         self.max_hops = 10
         self.max_messages = 200
         self._under_way = Outstanding()
+        self._answers = Outstanding()
         self._inbox: Channel[Envelope] = Channel(
             self._settle,
             name=f"inbox of {name!r}",
@@ -133,6 +135,21 @@ class Node(ABC):
         result = await self.answer(message, RunContext(envelope.event, session=session))
         await self.pass_on(result, envelope, wait=wait_for_connections)
         return result
+
+    @contextmanager
+    def answering(self) -> Generator[None]:
+        """Count an answer as being made while inside."""
+        answers = self._answers
+        answers.add()
+        try:
+            yield
+        finally:
+            answers.done()
+
+    def turn_over(self) -> Outstanding:
+        """Return the counter of the answers being made; those from now on are counted anew."""
+        answers, self._answers = self._answers, Outstanding()
+        return answers
 
     async def submit(self, prompt: str | Message, *, event: Event | None = None) -> None:
         """Queue a message in the inbox and return; failures are recorded in `failures`.

@@ -142,6 +142,10 @@ class ByModel:
             team, model, retries=RetryPolicy(attempts=2), output=self._output, gate=gate, clock=clock
         )
 
+    def share(self, gate: Gate | None) -> None:
+        """Ask through another gate from now on."""
+        self._profile = replace(self._profile, gate=gate)
+
     async def pick(self, message: Message, context: RunContext) -> Picked:
         """Return who answers.
 

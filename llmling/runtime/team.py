@@ -156,6 +156,11 @@ class Team(Member):
         if isinstance(self.model, Choosing):
             await self.model.resolve()
 
+    def share(self, bounds: Bounds) -> None:
+        """Let the limits and budgets of a pool bound the requests to the model that picks."""
+        if isinstance(self._picker, ByModel):
+            self._picker.share(bounds.gate(self.name))
+
     @property
     def notice(self) -> str:
         """A line a person should read about the model that picks; else empty."""
@@ -172,7 +177,7 @@ class Team(Member):
         """
         started = time.perf_counter()
         run = _Run(self.name, context)
-        with team_span(self.name, context.event) as span:
+        with self.answering(), team_span(self.name, context.event) as span:
             run.say("run_started", f"{self.name} started", mode=self.mode)
             try:
                 answer = await self._answer(message, run)

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 DRAIN_RETRY_S = 10.0
+CHANGE_RETRY_S = 1.0
 _FREE_PORT_TRIES = 100
 
 
@@ -52,11 +53,13 @@ def url_host(host: str) -> str:
 class Listeners:
     """Every listener of a pool; entering opens none, leaving closes all, after answers under way.
 
-    While `draining` is true, routes that were removed answer 503 instead of 404, so senders try again later.
+    While `draining` is true, routes that were removed answer 503 instead of 404, so senders try again later; so do
+    they in a `change`, where another owner may take their place.
     """
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.draining = False
+        self._changing = False
         self._bounds = bounds or Bounds()
         self._open: dict[tuple[str, int], _Listener] = {}
         self._lock = asyncio.Lock()
@@ -70,6 +73,29 @@ class Listeners:
         async with asyncio.TaskGroup() as group:
             for listener in listeners:
                 group.create_task(listener.runner.cleanup())
+
+    @asynccontextmanager
+    async def change(self) -> AsyncGenerator[None]:
+        """Let routes be replaced while inside; afterwards listeners that serve nothing any more are closed."""
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        if self.draining:
+            return
+        for address, listener in list(self._open.items()):
+            for path, methods in list(listener.routes.items()):
+                for method in [method for method, route in methods.items() if route.handler is _changing]:
+                    del methods[method]
+                if not methods:
+                    del listener.routes[path]
+            if not listener.routes:
+                del self._open[address]
+                await listener.runner.cleanup()
 
     async def bind(self, host: str, port: int, *, owner: str) -> int:
         """Open a listener, unless this host and port have one, and return its port; 0 takes any free one.
@@ -122,7 +148,7 @@ class Listeners:
         port = await self.bind(host, port, owner=owner)
         listener = self._open[host, port]
         methods = listener.routes.setdefault(path, {})
-        if method in methods:
+        if method in methods and methods[method].handler is not _changing:
             raise StartupError(
                 f"{owner} and {methods[method].owner} both serve {method} {path} on {host}:{port}; "
                 "give one of them another `path:`",
@@ -134,6 +160,8 @@ class Listeners:
         finally:
             if self.draining:
                 methods[method] = _Route(_draining, owner)
+            elif self._changing:
+                methods[method] = _Route(_changing, owner)
             else:
                 del methods[method]
                 if not methods:
@@ -202,6 +230,10 @@ class Listeners:
 
 async def _draining(request: web.BaseRequest) -> web.Response:
     raise Refused(503, "the pool is stopping; send this again later", headers=retry_after(DRAIN_RETRY_S))
+
+
+async def _changing(request: web.BaseRequest) -> web.Response:
+    raise Refused(503, "this trigger is being changed; send this again", headers=retry_after(CHANGE_RETRY_S))
 
 
 def _connection(request: web.BaseRequest) -> Connection:
