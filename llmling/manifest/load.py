@@ -42,12 +42,17 @@ _NAME = re.compile(r"[^\s/](?:[^/\r\n\t]{0,98}[^\s/])?\Z")
 
 @dataclass(slots=True)
 class Found:
-    """What reading a manifest gave; `sections` is only complete when the report has no error."""
+    """What reading a manifest gave; `sections` is only complete when the report has no error.
+
+    `files` and `patterns` (with the folder each starts from) are where it was read from.
+    """
 
     report: Report
     folder: Path
     path: Path | None
     root: MappingNode | None = None
+    files: tuple[Path, ...] = ()
+    patterns: tuple[tuple[Path, str], ...] = ()
     sections: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def locate(self, loc: Loc) -> str:
@@ -98,7 +103,9 @@ def read(
         found = Found(report, Path.cwd(), None, _from_mapping(source, report))
     else:
         path = Path(os.path.abspath(source))  # noqa: PTH100 - `resolve` would follow links out of the folder
-        found = Found(report, path.parent, path, Files(report, values).load(path, str(source)))
+        files = Files(report, values)
+        root = files.load(path, str(source))
+        found = Found(report, path.parent, path, root, files.paths, files.patterns)
     if found.root is not None:
         hidden = 0
         if one_agent:

@@ -48,7 +48,18 @@ class Files:
         self._report = report
         self._values = values
         self._merged: dict[Path, MappingNode | None] = {}
+        self._patterns: dict[tuple[Path, str], None] = {}
         self._folder = Path()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that was read, or should have been."""
+        return tuple(self._merged)
+
+    @property
+    def patterns(self) -> tuple[tuple[Path, str], ...]:
+        """Every pattern of `include`, with the folder it starts from."""
+        return tuple(self._patterns)
 
     def load(self, path: Path, shown: str) -> MappingNode | None:
         """Return the root mapping of a file with its includes merged below it, or None when it cannot be read."""
@@ -139,6 +150,7 @@ class Files:
                 self._report.add(place, "LL101", f"{value} is a folder", hint=f"write {value.rstrip('/')}/*.yml")
                 return []
             return [(found, value)]
+        self._patterns[folder, value] = None
         names = sorted(glob.glob(value, root_dir=folder, recursive=True))  # noqa: PTH207
         top = value.partition("/")[0]
         if not names and not glob.has_magic(top) and not (folder / top).exists() and (hint := _near(folder / top)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any, ClassVar
@@ -71,6 +72,7 @@ class Manifest(Config):
     _found: Found | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     _tools: Mapping[str, Any] = PrivateAttr(default={})
+    _again: Callable[[], Found] | None = PrivateAttr(default=None)
 
     @classmethod
     def load(
@@ -120,12 +122,40 @@ class Manifest(Config):
         one_agent: bool,
         tools: Mapping[str, Any],
     ) -> Manifest:
-        found = read(source, env, one_agent=one_agent, tools=tools)
+        self = cls._made(read(source, env, one_agent=one_agent, tools=tools), tools)
+        self._again = partial(read, source, env, one_agent=one_agent, tools=tools)
+        return self
+
+    @classmethod
+    def _made(cls, found: Found, tools: Mapping[str, Any]) -> Manifest:
         if found.report.failed:
             raise ManifestError([problem for problem in found.report.problems() if problem.severity == "error"])
         self = cls.model_validate(found.sections)
         self._found, self._folder, self._tools = found, found.folder, tools
         return self
+
+    def reread(self) -> tuple[Found, Callable[[], Manifest]]:
+        """Read its file anew; return what was found, and what makes a manifest of it.
+
+        Raises:
+            ManifestError: It cannot be used; raised by what makes the manifest.
+            ValueError: It was not read from a file.
+        """
+        if self._again is None or self.path is None:
+            raise ValueError("this manifest was not read from a file, so there is nothing to read anew")
+        found = self._again()
+
+        def make() -> Manifest:
+            made = self._made(found, self._tools)
+            made._again = self._again
+            return made
+
+        return found, make
+
+    @property
+    def sources(self) -> tuple[tuple[Path, ...], tuple[tuple[Path, str], ...]]:
+        """The files it was read from, and the patterns of `include` with the folder each starts from."""
+        return (self._found.files, self._found.patterns) if self._found else ((), ())
 
     @property
     def folder(self) -> Path:
