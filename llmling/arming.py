@@ -19,8 +19,9 @@ class Triggers:
     """Runs triggers until `disarm`. `broken` says why one is not armed right now, by its name."""
 
     def __init__(self, triggers: Sequence[tuple[Source, Trigger]] = ()) -> None:
-        self._triggers = triggers
+        self._triggers = list(triggers)
         self._tasks = TaskSet()
+        self._running: dict[str, asyncio.Task[None]] = {}
         self.broken: dict[str, str] = {}
 
     @property
@@ -37,12 +38,46 @@ class Triggers:
         Raises:
             StartupError: One of them can never be.
         """
+        await self._arm(self._triggers)
+
+    async def change(self, wanted: Sequence[tuple[Source, Trigger]]) -> None:
+        """Return once these are armed instead; one of the same config and node goes on undisturbed.
+
+        Raises:
+            StartupError: One of them can never be; then those of before are armed again.
+        """
+        before = self._triggers
+        kept = {trigger.name: (source, trigger) for source, trigger in before}
+        after = [kept[t.name] if t.name in kept and kept[t.name][0] == s else (s, t) for s, t in wanted]
+        out = [each for each in before if each not in after]
+        new = [each for each in after if each not in before]
+        await self._disarm(out)
+        self._triggers = after
+        try:
+            await self._arm(new)
+        except StartupError:
+            await self._disarm(new)
+            self._triggers = before
+            await self._arm(out)
+            raise
+
+    async def _disarm(self, triggers: Sequence[tuple[Source, Trigger]]) -> None:
+        tasks = [task for _, trigger in triggers if (task := self._running.pop(trigger.name, None)) is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for _, trigger in triggers:
+            self.broken.pop(trigger.name, None)
+
+    async def _arm(self, triggers: Sequence[tuple[Source, Trigger]]) -> None:
         loop = asyncio.get_running_loop()
         ready: list[asyncio.Future[None]] = []
-        for source, trigger in self._triggers:
+        for source, trigger in triggers:
             future: asyncio.Future[None] = loop.create_future()
             ready.append(future)
-            self._tasks.spawn(self._keep(source, trigger, future), name=f"trigger {trigger.name}")
+            keeping = self._keep(source, trigger, future)
+            self._running[trigger.name] = self._tasks.spawn(keeping, name=f"trigger {trigger.name}")
         outcomes = await asyncio.gather(*ready, return_exceptions=True)
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if errors:

@@ -15,23 +15,25 @@ from typing import Any, Generic, Self, Unpack
 from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
-from llmling import plugins
 from llmling.arming import Triggers
 from llmling.asks import Ask, Attending, Decision, check_attending
 from llmling.deciding import decide
 from llmling.errors import EngineError, StartupError
 from llmling.exporters.choose import exporter
+from llmling.live import Live
+from llmling.manifest.files import ManifestFiles
 from llmling.manifest.pool import MemoryEngineConfig
 from llmling.manifest.problems import check_keywords
 from llmling.manifest.root import Manifest
 from llmling.models.cassettes.recording import recorded
 from llmling.protocols import Engine, EventRecord
-from llmling.report import AgentState, ServerState, StartReport
+from llmling.readings import samples, start_report
+from llmling.reloading import Reloads, Serving, ignored
+from llmling.report import Reload, StartReport
 from llmling.runtime.agent import Agent
 from llmling.runtime.delivery import Deliveries
 from llmling.runtime.gate import Bounds
 from llmling.runtime.http import http_scope
-from llmling.runtime.lifespan import Lifespans, Opened, reason
 from llmling.runtime.node import Failure, Node, reachable
 from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
@@ -44,10 +46,10 @@ from llmling.runtime.waiting import Counter
 from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
-from llmling.spending import bounded, budget_samples, unpriced_models
+from llmling.spending import bounded, unpriced_models
 from llmling.starting import tell_starting
 from llmling.trace import trace_of
-from llmling.wiring import Graph, build_nodes, build_triggers, check_keys, open_engine, policies, with_engine
+from llmling.wiring import Graph, build_triggers, check_keys, open_engine, policies, with_engine
 
 logger = logging.getLogger("llmling")
 TRY_ENGINE_S = 2.0
@@ -90,14 +92,15 @@ class AgentPool(Generic[TDeps]):
     ) -> None:
         check_keywords("AgentPool", attending, Attending.__annotations__)
         check_attending(attending)
-        self.manifest = manifest if isinstance(manifest, Manifest) else manifests.load(manifest or {"agents": {}})
+        self._written = manifest if isinstance(manifest, Manifest) else manifests.load(manifest or {"agents": {}})
+        self._files = ManifestFiles(self._written)
         self._parallel = parallel_load
         self._model = model
         self._record = record
         self._told = f"every model request and its answer is recorded in {record}" if record else ""
         self._on_event = on_event
         self._attending = attending
-        self._serving = triggers and self.manifest.triggered
+        self._serving = triggers and self._written.triggered
         self.arm = True
         self._given = dict(agents or {})
         if record and self._given:
@@ -106,11 +109,12 @@ class AgentPool(Generic[TDeps]):
         self._stack = AsyncExitStack()
         self._tasks = TaskSet()
         self._triggers = Triggers()
-        self._store = StoreOnDemand(lambda: open_engine(self.manifest))
+        self._store = StoreOnDemand(lambda: open_engine(self._written))
         self._engine: Engine | None = None
         self._health: Health | None = None
         self._deliveries: Deliveries | None = None
         self._bounds: Bounds | None = None
+        self._reloads: Reloads | None = None
         self._draining = False
         self._stopped = asyncio.Event()
         self._cost_usd = 0.0
@@ -118,6 +122,11 @@ class AgentPool(Generic[TDeps]):
         self._entered = False
 
     # --- what is in it ---------------------------------------------------------------------------------------------
+
+    @property
+    def manifest(self) -> Manifest:
+        """What it runs; another one after a reload."""
+        return self._written if self._reloads is None else self._reloads.manifest
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -211,30 +220,19 @@ class AgentPool(Generic[TDeps]):
             store=self._store,
             tools=self.manifest.tools,
         )
-        for name, config in self.manifest.mcp_servers.items():
-            self._graph.providers[name] = plugins.create("mcp_servers", config, services, name)
-        build_nodes(
-            self.manifest, self._graph, services, model=self._model, agents=self._given, parallel=self._parallel
-        )
-        await self._start_parts()
-        if engine is not None:
-            await self._serve(engine, listeners, services)
-
-    async def _start_parts(self) -> None:
-        spans = await self._stack.enter_async_context(Lifespans())
-        servers = {f"MCP server {name}": server for name, server in self._graph.providers.items()}
-        nodes = {f"agent {name}": Opened(node) for name, node in self._runnables.items()}
-        started = await spans.enter_all({**servers, **nodes}, parallel=self._parallel)
-        for start in started.values():
-            if start.error is not None:
-                usage = isinstance(start.error, StartupError) and start.error.usage
-                raise StartupError(reason(start.error), usage=usage) from start.error
+        live = await self._stack.enter_async_context(Live(services, self._graph, self._given, self._model))
+        none: frozenset[str] = frozenset()
+        live.install(await live.prepare(self.manifest, none, none, parallel=self._parallel))
         if not self._serving:
             # Triggers are armed while optional servers still start, since deliveries of their agents wait for them.
             # Without triggers, entering the pool is the wait.
-            await asyncio.gather(*(server.settled() for server in self._graph.providers.values()))
+            await live.settled()
+        reloads = Reloads(self.manifest, self._files, live, self._bounds, self._store, self._model)
+        if engine is not None:
+            reloads.serving = await self._serve(engine, listeners, services)
+        self._reloads = reloads
 
-    async def _serve(self, engine: Engine, listeners: Listeners, services: Services) -> None:
+    async def _serve(self, engine: Engine, listeners: Listeners, services: Services) -> Serving:
         limits = self.manifest.limits
         deliveries = self._deliveries = Deliveries(
             self._graph.nodes,
@@ -260,9 +258,10 @@ class AgentPool(Generic[TDeps]):
         )
         self._tasks.spawn(self._try_engine(engine), name="watch over the engine")
         self._tasks.spawn(tell_starting(engine.store, self.agents), name="what still starts")
-        self._stack.push_async_callback(engine.stop, limits.drain_timeout_s)
+        self._stack.push_async_callback(lambda: engine.stop(self.manifest.limits.drain_timeout_s))
         if self.arm:
             await self._arm(listeners)
+        return Serving(engine, deliveries, self._triggers, listeners, services if self.arm else None)
 
     def _event_url(self, event_id: str) -> str | None:
         return None if self._health is None else self._health.event_url(event_id)
@@ -274,6 +273,29 @@ class AgentPool(Generic[TDeps]):
 
         self._stack.push_async_callback(disarm)
         await self._triggers.arm()
+
+    async def reload(self, manifest: str | Path | Mapping[str, Any] | Manifest | None = None) -> Reload:
+        """Put another manifest in place, None: the one in its file now; what is the same goes on undisturbed.
+
+        Runs that are going on end on the agents they began with; what is queued runs on the new ones. A manifest that
+        cannot be used changes nothing, and the problems of the report say why. Calls at the same time share one.
+
+        Raises:
+            ValueError: There is no file to read, or the pool is not entered.
+        """
+        if self._reloads is None:
+            raise ValueError("enter the pool first")
+        return await self._reloads.reload(manifest)
+
+    async def reload_on_change(self, told: Callable[[Reload], None] = ignored) -> None:
+        """Reload whenever a file of the manifest says something else, until cancelled; `told` hears how it went.
+
+        Raises:
+            ValueError: There is no file to look at, or the pool is not entered.
+        """
+        if self._reloads is None:
+            raise ValueError("enter the pool first")
+        await self._reloads.follow(told)
 
     # --- going on --------------------------------------------------------------------------------------------------
 
@@ -340,35 +362,16 @@ class AgentPool(Generic[TDeps]):
 
     def metrics(self) -> Iterable[Sample]:
         """Return what `/metrics` shows beside the counts of events."""
-        if self._deliveries is not None:
-            for (agent, status), count in sorted(self._deliveries.runs.items()):
-                labels = {"agent": agent, "status": status}
-                yield Sample("llmling_runs_total", count, labels, "counter", "Deliveries run, by how they ended.")
-        for name, server in self._graph.providers.items():
-            yield Sample("llmling_mcp_up", server.state == "ready", {"server": name}, "gauge", "1 while it answers.")
-        yield from () if self._bounds is None else budget_samples(self._bounds)
-        yield Sample("llmling_cost_usd_total", self._cost_usd, {}, "counter", "US dollars spent by settled events.")
+        runs = {} if self._deliveries is None else self._deliveries.runs
+        yield from samples(self._graph, runs, self._bounds, self._cost_usd)
+        yield from () if self._reloads is None else self._reloads.metrics()
 
     @property
     def report(self) -> StartReport:
         """What is running right now, for people."""
-        unpriced = unpriced_models(self.manifest, self._model)
-        notices = [*(node.notice for node in self._runnables.values()), self._told, *(line for _, line in unpriced)]
-        return StartReport(
-            agents=tuple(self._agent_state(name, agent) for name, agent in self.agents.items()),
-            triggers=self._triggers.states,
-            servers=tuple(
-                ServerState(name, server.state, server.reason or "", len(server.tools()), server.ready_s)
-                for name, server in self._graph.providers.items()
-            ),
-            server_url=self._health.url if self._health else None,
-            notices=tuple(dict.fromkeys(filter(None, notices))),
-            seconds=self._seconds,
-        )
-
-    def _agent_state(self, name: str, agent: Agent[Any]) -> AgentState:
-        parts = agent.parts
-        return AgentState(name, parts.model.name, parts.state, "; ".join(parts.reasons), len(parts.tools()))
+        url = self._health.url if self._health else None
+        unpriced = (line for _, line in unpriced_models(self.manifest, self._model))
+        return start_report(self._graph, self._triggers.states, url, (self._told, *unpriced), self._seconds)
 
     # --- stopping --------------------------------------------------------------------------------------------------
 
@@ -378,6 +381,8 @@ class AgentPool(Generic[TDeps]):
     async def _close(self) -> None:
         self._stopped.set()
         try:
+            if self._reloads is not None:
+                await self._reloads.aclose()
             await self._drain()
         finally:
             await self._stack.aclose()

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from llmling import plugins
 from llmling.errors import StartupError
 from llmling.events import Event
-from llmling.manifest.agents import AgentConfig
+from llmling.manifest.agents import AgentConfig, ConnectionConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.models import HumanModelConfig, ModelConfig
 from llmling.manifest.root import Manifest
@@ -24,6 +24,7 @@ from llmling.models.keys import missing_key
 from llmling.prompts.instructions import event_message
 from llmling.protocols import Delivery, Engine, Policy, Receipt, Trigger
 from llmling.runtime.agent import Agent
+from llmling.runtime.connection import Connection
 from llmling.runtime.context import RunContext, current_run
 from llmling.runtime.node import Node, run_event
 from llmling.runtime.real_models import refusing
@@ -39,10 +40,18 @@ _model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
 
 @dataclass(slots=True)
 class Graph:
-    """The nodes of a pool, by name, and the ways its parts find each other."""
+    """The nodes of a pool, by name, and the ways its parts find each other.
+
+    `edges` are the connections a manifest has made, by the name of their source; `leaving` are nodes that have left
+    the manifest, whose last runs are going on.
+    """
 
     nodes: dict[str, Node] = field(default_factory=dict[str, Node])
     providers: dict[str, Any] = field(default_factory=dict[str, Any])
+    edges: dict[str, list[tuple[ConnectionConfig, Connection]]] = field(
+        default_factory=dict[str, list[tuple[ConnectionConfig, Connection]]]
+    )
+    leaving: dict[str, Node] = field(default_factory=dict[str, Node])
 
     async def ask(self, name: str, prompt: str) -> RunResult:
         """Run an agent as a tool of the run going on, without its sinks and connections.
@@ -52,10 +61,15 @@ class Graph:
         """
         message = Message.user(prompt)
         context = current_run.get() or RunContext(run_event(name, message))
-        return await self.nodes[name].answer(message, context)
+        node = self.nodes.get(name) or self.leaving.get(name)
+        if node is None:
+            raise StartupError(f"agent {name!r} is not in the manifest any more")
+        return await node.answer(message, context)
 
     async def read_resource(self, server: str, uri: str) -> str:
         """Read a resource of an MCP server of the pool."""
+        if server not in self.providers:
+            raise StartupError(f"MCP server {server!r} is not in the manifest any more")
         return await self.providers[server].read_resource(uri)
 
 
@@ -86,40 +100,79 @@ def check_keys(manifest: Manifest, model: str | None = None, env: Mapping[str, s
 
 def build_nodes(
     manifest: Manifest,
-    graph: Graph,
     services: Services,
     *,
     model: str | None = None,
     agents: Mapping[str, Agent[Any]] | None = None,
     parallel: bool = True,
-) -> None:
-    """Fill the graph with the agents, teams and connections of a manifest."""
+    ready: Mapping[str, Node] | None = None,
+) -> dict[str, Node]:
+    """Return the agents and teams of a manifest, by name; `ready` are those that are there already."""
+    nodes: dict[str, Node] = {}
     for name, config in manifest.agents.items():
-        ready = (agents or {}).get(name)
-        if ready is not None:
-            ready.keep.lend(services.store)
+        given = (agents or {}).get(name)
+        if given is not None and name not in (ready or {}):
+            given.keep.lend(services.store)
             if services.bounds is not None:
-                ready.share(services.bounds)
-        graph.nodes[name] = ready or Agent[Any].from_config(
-            name,
-            _described(config, manifest),
-            services,
-            model=_replaced(config.model, model),
-            parallel_init=parallel,
+                given.share(services.bounds)
+        nodes[name] = (
+            (ready or {}).get(name)
+            or given
+            or Agent[Any].from_config(
+                name,
+                described(config, manifest),
+                services,
+                model=_replaced(config.model, model),
+                parallel_init=parallel,
+            )
         )
+    nodes.update({name: node for name, node in (ready or {}).items() if name in manifest.teams})
     for name in manifest.teams:
-        _team(name, manifest, graph, services, (), model)
+        _team(name, manifest, nodes, services, (), model)
+    return {name: nodes[name] for name in manifest.nodes}
+
+
+def connect(manifest: Manifest, graph: Graph, nodes: Mapping[str, Node]) -> list[Connection]:
+    """Put these nodes into the graph, joined as the manifest says; return connections nobody uses any more.
+
+    What Python code has joined stays joined, with the node that has the name now.
+    """
+    before, edges, left = dict(graph.nodes), graph.edges, list[Connection]()
+    graph.nodes.clear()
+    graph.nodes.update(nodes)
+    graph.edges = {}
+
+    def now(target: Node) -> Node | None:
+        return nodes.get(target.name) if before.get(target.name) is target else target
+
     for name, config in manifest.nodes.items():
-        node = graph.nodes[name]
+        node, old = nodes[name], before.get(name)
         node.max_hops = manifest.limits.max_hops
         node.max_messages = manifest.limits.max_messages_per_event
-        for edge in config.connections:
-            transform = import_object(edge.transform, manifest.folder) if edge.transform else None
-            node.connect_to(graph.nodes[edge.to], when=edge.when, transform=transform, wait=edge.wait)
+        made = edges.get(name, [])
+        own = [] if old is None else [each for each in old.connections if all(each is not edge for _, edge in made)]
+        if old is node:
+            wanted = [(edge, nodes[edge.to]) for edge in config.connections]
+            as_it_was = [(edge, connection.target) for edge, connection in made] == wanted
+            if as_it_was and all(now(each.target) is each.target for each in own):
+                graph.edges[name] = made
+                continue
+            left += node.connections
+            node.connections = []
+        graph.edges[name] = [(edge, _edge(node, nodes[edge.to], edge, manifest)) for edge in config.connections]
+        for each in own:
+            if (target := now(each.target)) is not None:
+                node.connect_to(target, when=each.when, transform=each.transform, wait=each.wait)
+    return left
 
 
-def _described(config: AgentConfig, manifest: Manifest) -> AgentConfig:
-    # What another model reads about an agent it may ask is that agent's own description.
+def _edge(node: Node, target: Node, edge: ConnectionConfig, manifest: Manifest) -> Connection:
+    transform = import_object(edge.transform, manifest.folder) if edge.transform else None
+    return node.connect_to(target, when=edge.when, transform=transform, wait=edge.wait)
+
+
+def described(config: AgentConfig, manifest: Manifest) -> AgentConfig:
+    """Return an agent's config with what its model reads of agents it may ask: their own descriptions."""
     tools = [
         tool.model_copy(update={"description": manifest.nodes[tool.name].description})
         if isinstance(tool, AgentToolConfig) and not tool.description
@@ -130,16 +183,21 @@ def _described(config: AgentConfig, manifest: Manifest) -> AgentConfig:
 
 
 def _team(
-    name: str, manifest: Manifest, graph: Graph, services: Services, outer: tuple[str, ...], model: str | None
+    name: str,
+    manifest: Manifest,
+    nodes: dict[str, Node],
+    services: Services,
+    outer: tuple[str, ...],
+    model: str | None,
 ) -> Node:
-    if name in graph.nodes:
-        return graph.nodes[name]
+    if name in nodes:
+        return nodes[name]
     if name in outer:
         raise StartupError(f"team {name!r} contains itself: {' > '.join((*outer, name))}", usage=True)
     config = manifest.teams[name]
     inner = (*outer, name)
-    members = [_team(member, manifest, graph, services, inner, model) for member in config.names]
-    graph.nodes[name] = team = Team.from_config(name, config, members, services, model=_replaced(config.model, model))
+    members = [_team(member, manifest, nodes, services, inner, model) for member in config.names]
+    nodes[name] = team = Team.from_config(name, config, members, services, model=_replaced(config.model, model))
     return team
 
 
