@@ -131,15 +131,25 @@ def serve(
     record: Record = None,
     json: Json = False,
     log_format: Annotated[LogFormat, typer.Option(help="Log records on standard error.")] = LogFormat.text,
+    no_reload: Annotated[
+        bool, typer.Option("--no-reload", help="Reload on SIGHUP only, not whenever the manifest changes.")
+    ] = False,
 ) -> None:
     """Run the pool until Ctrl+C or SIGTERM.
 
-    The first signal lets running work finish; a second one ends it at once.
+    The first signal lets running work finish; a second one ends it at once. A changed manifest is reloaded while it
+    runs, and on SIGHUP.
     """
     manifest = _work("opening").announce(file, json=json)
     raise typer.Exit(
         _work("serve").serve(
-            manifest, model=model, record=record, json=json, log_format=log_format.value, debug=debugging()
+            manifest,
+            model=model,
+            record=record,
+            json=json,
+            log_format=log_format.value,
+            debug=debugging(),
+            follow=not no_reload,
         )
     )
 

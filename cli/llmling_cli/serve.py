@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from types import FrameType, TracebackType
 from typing import Literal, Self
 
@@ -18,7 +18,7 @@ from llmling.errors import LLMlingError
 from llmling.manifest import Manifest
 from llmling.pool import AgentPool
 from llmling.protocols import EventRecord
-from llmling.report import StartReport
+from llmling.report import Reload, StartReport
 from llmling_cli import console
 from llmling_cli.events import line
 
@@ -33,16 +33,22 @@ def serve(
     json: bool,
     log_format: Literal["text", "json"],
     debug: bool,
+    follow: bool,
 ) -> int:
-    """Run the pool until SIGINT or SIGTERM and return the exit code; a second signal ends the process at once."""
+    """Run the pool until SIGINT or SIGTERM and return the exit code; a second signal ends the process at once.
+
+    SIGHUP reloads the manifest, and so does a change of its files with `follow`.
+    """
     console.log_to_stderr(log_format, debug=debug)
     if not json:
         # The notice of the report says it, once.
         logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
-    return asyncio.run(_serve(manifest, model, record, json=json))
+        # A line on standard output tells of it.
+        logging.getLogger("llmling.reload").setLevel(logging.CRITICAL)
+    return asyncio.run(_serve(manifest, model, record, json=json, follow=follow))
 
 
-async def _serve(manifest: Manifest, model: str | None, record: str | None, *, json: bool) -> int:
+async def _serve(manifest: Manifest, model: str | None, record: str | None, *, json: bool, follow: bool) -> int:
     with _Signals() as signals:
         try:
             lines = _Lines(json=json)
@@ -54,11 +60,12 @@ async def _serve(manifest: Manifest, model: str | None, record: str | None, *, j
                     if not json:
                         with contextlib.suppress(LLMlingError):
                             _say_waiting((await pool.counts()).get("waiting", 0), pool.manifest.named)
-                await signals.heard.wait()
+                async with _reloading(pool, signals, json=json, follow=follow):
+                    await signals.heard.wait()
                 if not json:
                     running = (await pool.counts()).get("running", 0)
                     with _lasting():
-                        _say_draining(running, manifest.limits.drain_timeout_s)
+                        _say_draining(running, pool.manifest.limits.drain_timeout_s)
         except asyncio.CancelledError:
             if not signals.heard.is_set():
                 raise
@@ -70,23 +77,36 @@ class _Signals:
 
     def __init__(self) -> None:
         self.heard = asyncio.Event()
+        self.hangup = asyncio.Event()
+        self._detached = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._terminal = _has_terminal()
         self._starting = asyncio.current_task()
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._hear, number)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
             if self.heard.is_set() and error is None:
                 # Drained: one more signal while the process ends changes nothing about that.
                 signal.signal(number, _leave)
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def armed(self) -> None:
         """From now on a signal ends waiting instead of cancelling the start."""
         self._starting = None
+
+    def _hang_up(self) -> None:
+        """Take SIGHUP for a reload, unless it says that the terminal is gone."""
+        if not self._terminal or _has_terminal():
+            self.hangup.set()
+        elif not self._detached:
+            self._hear(signal.SIGHUP)
 
     def _hear(self, number: signal.Signals) -> None:
         if self.heard.is_set():
@@ -98,6 +118,35 @@ class _Signals:
         self.heard.set()
         if self._starting is not None:
             self._starting.cancel()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.asynccontextmanager
+async def _reloading(pool: AgentPool[None], signals: _Signals, *, json: bool, follow: bool) -> AsyncGenerator[None]:
+    def say(reload: Reload) -> None:
+        with _lasting():
+            _say_reload(reload, json=json)
+
+    async def on_hangup() -> None:
+        while True:
+            await signals.hangup.wait()
+            signals.hangup.clear()
+            say(await pool.reload())
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(on_hangup(), name="reload on SIGHUP")]
+        if follow:
+            tasks.append(group.create_task(pool.reload_on_change(say), name="reload on change"))
+        yield
+        for task in tasks:
+            task.cancel()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -169,6 +218,15 @@ def _say_waiting(waiting: int, file: str) -> None:
     if waiting:
         text = f"! {console.count(waiting, 'event')} waiting for a person: llmling events list {file} --status waiting"
         console.say(console.paint(text, "yellow"))
+
+
+def _say_reload(reload: Reload, *, json: bool) -> None:
+    if json:
+        console.say_json({"type": "reload", **reload.to_dict()})
+    elif reload.applied:
+        console.say(console.paint(console.masked(str(reload)), "yellow" if reload.restart else "green"))
+    else:
+        console.say(console.paint(console.masked("not reloaded: " + "\n".join(reload.problems)), "red"))
 
 
 def _say_draining(running: int, grace_s: float) -> None:
