@@ -186,6 +186,8 @@ class NodeConfig(Config):
     """The queue in front of it."""
     redelivery: RedeliveryConfig = RedeliveryConfig()
     """Tries of one delivery before it is dead."""
+    trust: Annotated[str, Field(pattern=r"\S")] | None = None
+    """Why text of strangers, private data and a way out may meet here; `validate` then does not warn of it (LL403)."""
 
 
 class AgentConfig(NodeConfig):

@@ -16,6 +16,7 @@ from llmling.manifest.scopes import check_scopes
 from llmling.manifest.shape import Part
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig
+from llmling.manifest.trifecta import check_trifecta
 from llmling.manifest.triggers import LOOPBACK, TriggerBase, WebhookTriggerConfig
 
 _ANY_HOST = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not bound
@@ -34,6 +35,7 @@ def check_draft(draft: Draft) -> None:
     check_scopes(draft)
     check_files(draft)
     check_connections(draft)
+    check_trifecta(draft)
     # Last: until here a trigger without a name is told by its place.
     _name_triggers(draft)
 

@@ -59,6 +59,7 @@ CODES = {
     # 4xx: safety
     "LL401": "an agent would trigger itself through a file",
     "LL402": "connections form a cycle without a condition",
+    "LL403": "untrusted input, private data and a way out meet",
     # 6xx: Agent Spec
     "LL601": "an Agent Spec document is of no known version",
     "LL602": "there is no such Agent Spec component",

@@ -105,7 +105,8 @@ def test_a_translation_is_a_valid_manifest(pool: str, monkeypatch: pytest.Monkey
     assert translation.notes == ()
     assert "very-secret" not in translation.text
     Path("agents.yml").write_text(translation.text)
-    assert [str(problem) for problem in check("agents.yml")] == []
+    # The pool with everything also has what `validate` warns of; its document says nothing of `trust`.
+    assert [str(problem) for problem in check("agents.yml") if problem.code != "LL403"] == []
     assert dump(Manifest.load("agents.yml"), "yaml") == text
 
 

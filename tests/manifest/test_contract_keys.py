@@ -76,6 +76,7 @@ agents:
     plan: {every: 5}
     approval: destructive
     memory: {facts: true}
+    trust: The sender of this webhook is ours
     budget:
       usd_per_day: 5
       usd_per_month: 50
