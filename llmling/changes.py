@@ -61,17 +61,26 @@ class Changes:
 
 def changes(before: Manifest, after: Manifest, given: Collection[str]) -> Changes:
     """Compare two manifests; agents that were `given` are nobody's to build anew."""
-    servers = frozenset(name for name, config in after.mcp_servers.items() if before.mcp_servers.get(name) == config)
+    servers = frozenset(
+        name
+        for name, config in after.mcp_servers.items()
+        if before.mcp_servers.get(name) == config and _accepted(before, name) == _accepted(after, name)
+    )
     nodes = {name for name in after.agents if name in before.agents and name in given}
     for name, agent in after.agents.items():
         old = before.agents.get(name)
         uses = {server for server in agent.mcp_servers if isinstance(server, str)}
-        if old is not None and uses <= servers and _built(old, before) == _built(agent, after):
+        own = [] if before.pins == after.pins else [each for each in agent.mcp_servers if not isinstance(each, str)]
+        if old is not None and uses <= servers and not own and _built(old, before) == _built(agent, after):
             nodes.add(name)
     # A team holds its members themselves; one team may be in another.
     while more := {name for name in after.teams if name not in nodes and _same_team(name, before, after, nodes)}:
         nodes |= more
     return Changes(before, after, frozenset(nodes), servers)
+
+
+def _accepted(manifest: Manifest, server: str) -> Mapping[str, str] | None:
+    return None if manifest.pins is None else manifest.pins.servers.get(server, {})
 
 
 def _same_team(name: str, before: Manifest, after: Manifest, nodes: Collection[str]) -> bool:

@@ -82,7 +82,7 @@ class Live:
         """
         graph = self.graph
         providers = {name: graph.providers[name] for name in servers}
-        services = replace(self._services, providers=providers, tools=manifest.tools)
+        services = replace(self._services, providers=providers, tools=manifest.tools, pins=manifest.pins)
         for name, config in manifest.mcp_servers.items():
             if name not in servers:
                 providers[name] = plugins.create("mcp_servers", config, services, name)

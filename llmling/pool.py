@@ -219,6 +219,7 @@ class AgentPool(Generic[TDeps]):
             person=self._attending.get("ask"),
             store=self._store,
             tools=self.manifest.tools,
+            pins=self.manifest.pins,
         )
         live = await self._stack.enter_async_context(Live(services, self._graph, self._given, self._model))
         none: frozenset[str] = frozenset()

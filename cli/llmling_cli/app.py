@@ -201,6 +201,20 @@ def graph(
 
 
 @app.command()
+def lock(
+    file: File,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 when something differs.")] = False,
+    json: Json = False,
+) -> None:
+    """Accept the tools of all MCP servers as they are now.
+
+    They are written to FILE.lock; a tool that changes later, or is new, is then refused.
+    """
+    manifest = _work("opening").open_manifest(file)
+    raise typer.Exit(_work("lock").lock(manifest, check=check, json=json, debug=debugging()))
+
+
+@app.command()
 def fire(
     file: File,
     trigger: Annotated[str, typer.Argument(metavar="TRIGGER", help="Name of a trigger.", show_default=False)],

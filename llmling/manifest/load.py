@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,6 +22,7 @@ from llmling.manifest.interpolate import Values
 from llmling.manifest.keys import HINTS
 from llmling.manifest.merge import Agents, Files
 from llmling.manifest.nodes import Entry, Loc, MappingNode, ScalarNode, SequenceNode, find, followed, from_python
+from llmling.manifest.pins import Pins, pins_path, read_pins
 from llmling.manifest.pool import EngineConfig, PoolLimitsConfig, ServerEntry
 from llmling.manifest.problems import Place, Report, Source, label, nearest
 from llmling.manifest.shape import Part, Shapes
@@ -54,6 +56,7 @@ class Found:
     files: tuple[Path, ...] = ()
     patterns: tuple[tuple[Path, str], ...] = ()
     sections: dict[str, Any] = field(default_factory=dict[str, Any])
+    pins: Pins | None = None
 
     def locate(self, loc: Loc) -> str:
         """Return `file:line:column` of the nearest existing key."""
@@ -104,8 +107,10 @@ def read(
     else:
         path = Path(os.path.abspath(source))  # noqa: PTH100 - `resolve` would follow links out of the folder
         files = Files(report, values)
-        root = files.load(path, str(source))
-        found = Found(report, path.parent, path, root, files.paths, files.patterns)
+        root, lock = files.load(path, str(source)), pins_path(path)
+        found = Found(report, path.parent, path, root, (*files.paths, lock), files.patterns)
+        accept = f"llmling lock {quote(str(source))}"
+        found.pins = read_pins(path, Source(str(pins_path(Path(source)))), accept, report)
     if found.root is not None:
         hidden = 0
         if one_agent:

@@ -16,6 +16,7 @@ from llmling.manifest.base import Config, Named
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.load import Found, read
 from llmling.manifest.nodes import Loc
+from llmling.manifest.pins import Pins
 from llmling.manifest.pool import (
     EngineConfig,
     MemoryEngineConfig,
@@ -172,6 +173,11 @@ class Manifest(Config):
         """Its file as it was named, quoted for a shell; `FILE` when it was not read from one."""
         found = self._found
         return "FILE" if found is None or found.path is None or found.root is None else quote(found.root.source.name)
+
+    @property
+    def pins(self) -> Pins | None:
+        """Which tools of MCP servers were accepted, as the lock file beside it says; None when there is none."""
+        return self._found.pins if self._found else None
 
     @property
     def tools(self) -> Mapping[str, Any]:

@@ -104,7 +104,7 @@ class Agent(Member, Generic[TDeps]):
         if _is_file(name):
             self._manifest = manifests.load_agent(name)
             name, config = next(iter(self._manifest.agents.items()))
-            services = replace(services, folder=self._manifest.folder)
+            services = replace(services, folder=self._manifest.folder, pins=self._manifest.pins)
             if store is None and not self._manifest.triggered:
                 store = self._manifest.engine
         else:

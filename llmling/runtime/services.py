@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmling import plugins
 from llmling.asks import Approve, AskPerson
 from llmling.errors import StartupError
+from llmling.manifest.pins import Pins
 from llmling.messages import RunResult
 from llmling.protocols import Engine, Model, Store, ToolProvider
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
@@ -47,7 +48,7 @@ class Services:
     address of an event on the pool's server, None without one. `store` is where the pool keeps what outlives a run;
     None without a pool. `agent` is the one a part belongs to, empty for parts of the pool; `around_model(model, agent)`
     returns what stands in for a model, such as one that also records.
-    `tools` stand for the paths of function tools.
+    `tools` stand for the paths of function tools. `pins` say which tools of MCP servers were accepted; None: all.
     """
 
     folder: Path = field(default_factory=Path.cwd)
@@ -64,6 +65,7 @@ class Services:
     providers: dict[str, ToolProvider] = field(default_factory=dict[str, ToolProvider])
     agent: str = ""
     tools: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    pins: Pins | None = None
     around_model: Callable[[Model, str], Model] = _as_it_is
 
     def model(self, config: Any) -> Model:

@@ -17,6 +17,7 @@ from llmling.runtime.lifespan import leaf
 from llmling.runtime.services import Services
 from llmling.runtime.supervise import State, Supervisor
 from llmling.runtime.threads import run_in_thread
+from llmling.tools.mcp.guard import Guard
 from llmling.tools.mcp.tool import ConnectionLost, McpTool, Offer
 from llmling.tools.naming import safe_names
 
@@ -56,6 +57,7 @@ class McpServer:
         self._config = config
         self._folder = services.folder
         self._log = logging.getLogger(f"llmling.mcp.{name}")
+        self._guard = Guard(name, services.pins, self._log)
         self._supervisor = Supervisor(f"MCP server {name!r}", self._live, clock=services.clock)
         self._owner: asyncio.Task[None] | None = None
         self._transport: Transport | None = None
@@ -131,8 +133,9 @@ class McpServer:
         A call that surely never reached the server, or is `repeatable`, is made once more on the next connection.
 
         Raises:
-            ToolError: The tool failed, took longer than `call_timeout_s`, or the server is not available.
+            ToolError: The tool failed, took longer than `call_timeout_s`, is refused, or the server is not available.
         """
+        self._guard.check(tool)
         return await self._ask(lambda live: live.call(tool, arguments), f"tool {tool!r}", repeatable=repeatable)
 
     async def _ask(self, send: Callable[[Connection], Awaitable[str]], what: str, *, repeatable: bool) -> str:
@@ -239,6 +242,7 @@ class McpServer:
                 has = ", ".join(sorted(offer.name for offer in offers)) or "none"
                 self._log.warning("MCP server %r has no tool %s; it has: %s", self.name, ", ".join(missing), has)
             offers = [offer for offer in offers if offer.name in allowed]
+        offers = self._guard.admit(offers)
         names = safe_names(self.name, [offer.name for offer in offers])
         self._tools = tuple(McpTool(self, names[offer.name], offer) for offer in offers)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,6 +43,13 @@ class Offer:
     repeatable: bool
     destructive: bool
 
+    @property
+    def digest(self) -> str:
+        """What changes with all that a model reads about it and all that decides whether a person is asked."""
+        said = [self.name, self.description, self.parameters, self.repeatable, self.destructive]
+        text = json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(text.encode(errors='replace')).hexdigest()}"
+
 
 class Caller(Protocol):
     """The server behind a tool."""
@@ -65,6 +74,7 @@ class McpTool:
         self.repeatable = offer.repeatable
         self.destructive = offer.destructive
         self.original_name = offer.name
+        self.digest = offer.digest
         self._server = server
 
     def __repr__(self) -> str:
