@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self, TypeAlias, TypedDict
 
-from llmling.masking import environment_secrets, masked
+from llmling.masking import known_secrets, masked
 from llmling.messages import ToolCallPart
 from llmling.records import EventRecord, RunInfo, Step
 
@@ -150,7 +150,7 @@ def open_asks(steps: Iterable[Step]) -> tuple[Ask, ...]:
 
 def asked(record: EventRecord) -> list[dict[str, Any]]:
     """Return what the waiting deliveries of an event ask, for people and programs; secrets are masked."""
-    secrets = environment_secrets()
+    secrets = known_secrets()
     return [
         {
             "agent": ask.agent,

@@ -1,16 +1,21 @@
-"""Keeping secrets out of what people read: values of the environment, and arguments whose name says what they are."""
+"""Keeping secrets out of what people and models read: known values, and arguments whose name says what they are."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, cast
 
 MASK = "***"
 _NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS", "AUTHORIZATION")
 # Shorter values are masked nowhere: hiding every "1" or "dev" would make texts unreadable and hide nothing.
 SHORTEST = 8
+
+
+_hidden: Counter[str] = Counter()
 
 
 def names_credential(name: str) -> bool:
@@ -23,18 +28,34 @@ def environment_secrets() -> set[str]:
     return {value for name, value in os.environ.items() if names_credential(name)}
 
 
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return a text without these secrets; those of less than eight characters stay."""
-    for secret in sorted(secrets, key=len, reverse=True):
+@contextlib.contextmanager
+def hiding(secrets: Iterable[str]) -> Generator[None]:
+    """Let `known_secrets` have these too for as long as it is entered."""
+    held = [secret for secret in secrets if len(secret) >= SHORTEST]
+    _hidden.update(held)
+    try:
+        yield
+    finally:
+        _hidden.subtract(held)
+
+
+def known_secrets() -> set[str]:
+    """Return the secrets of the environment and of the pools that are open in this process."""
+    return environment_secrets() | {secret for secret, holders in _hidden.items() if holders > 0}
+
+
+def masked(text: str, secrets: Iterable[str] | None = None) -> str:
+    """Return a text without these secrets (absent: all known ones); those of less than eight characters stay."""
+    for secret in sorted(known_secrets() if secrets is None else secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, MASK)
     return text
 
 
 def masked_arguments(arguments: Mapping[str, Any] | str) -> str:
-    """Return the arguments of a call as JSON, without secrets of the environment and what looks like a credential."""
+    """Return the arguments of a call as JSON, without known secrets and what looks like a credential."""
     text = arguments if isinstance(arguments, str) else json.dumps(_without(arguments), ensure_ascii=False)
-    return masked(text, environment_secrets())
+    return masked(text)
 
 
 def _without(value: Any) -> Any:

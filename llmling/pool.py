@@ -25,6 +25,7 @@ from llmling.manifest.files import ManifestFiles
 from llmling.manifest.pool import MemoryEngineConfig
 from llmling.manifest.problems import check_keywords
 from llmling.manifest.root import Manifest
+from llmling.masking import hiding
 from llmling.models.cassettes.recording import recorded
 from llmling.protocols import Engine, EventRecord
 from llmling.readings import samples, start_report
@@ -193,6 +194,7 @@ class AgentPool(Generic[TDeps]):
     async def _open(self) -> None:
         if missing := check_keys(self.manifest, self._model):
             raise StartupError("\n".join(missing), usage=True)
+        self._stack.enter_context(hiding(self.manifest.secrets))
         await self._stack.enter_async_context(exporter(os.environ))
         await self._stack.enter_async_context(http_scope())
         await self._stack.enter_async_context(self._tasks)

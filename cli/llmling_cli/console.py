@@ -34,7 +34,7 @@ def hide_environment() -> None:
 
 def masked(text: str) -> str:
     """Return `text` with every known secret replaced."""
-    return masking.masked(text, _hidden)
+    return masking.masked(text, _hidden | masking.known_secrets())
 
 
 def plain(text: str) -> str:

@@ -20,7 +20,9 @@ def open_manifest(path: Path) -> Manifest:
     Raises:
         ManifestError: It has problems; all of them are in it.
     """
-    return load(path)
+    manifest = load(path)
+    console.hide(manifest.secrets)
+    return manifest
 
 
 def announce(path: Path, *, json: bool) -> Manifest:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from llmling.errors import ManifestError, Problem
 from llmling.manifest.agents import AgentConfig
@@ -28,6 +29,7 @@ from llmling.manifest.pool import (
 from llmling.manifest.problems import label
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import McpServerConfig
+from llmling.masking import names_credential
 
 __all__ = [
     "EngineConfig",
@@ -193,6 +195,11 @@ class Manifest(Config):
         return self._found.written(loc) if self._found else None
 
     @property
+    def secrets(self) -> set[str]:
+        """The secrets it holds: keys, tokens, credentials in headers, addresses and environments of servers."""
+        return {word for text in _secrets(self) for word in {text, *text.split()}}
+
+    @property
     def filled(self) -> Mapping[str, str]:
         """Values that came from the environment, each with the `${NAME}` it was written as."""
         return self._found.report.secrets if self._found else {}
@@ -212,3 +219,25 @@ class Manifest(Config):
     def triggered(self) -> bool:
         """Whether any trigger is enabled."""
         return any(trigger.enabled for node in self.nodes.values() for trigger in node.triggers)
+
+
+def _secrets(value: object, name: str = "") -> Iterator[str]:
+    match value:
+        case SecretStr():
+            yield value.get_secret_value()
+        case BaseModel():
+            for field in type(value).model_fields:
+                yield from _secrets(getattr(value, field), field)
+        case Mapping():
+            for key, inner in cast("Mapping[str, object]", value).items():
+                yield from _secrets(inner, key)
+        case list():
+            for inner in cast("list[object]", value):
+                yield from _secrets(inner, name)
+        # `key:` alone is what keeps events in order.
+        case str() if name != "key" and (names_credential(name) or name.lower() == "cookie"):
+            yield value
+        case str() if name == "url" and "@" in value:
+            yield urlsplit(value).password or ""
+        case _:
+            pass

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from llmling.errors import DecisionNeeded, EngineError, RunError, ToolError
+from llmling.masking import masked
 from llmling.messages import ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import Step, Tool
 from llmling.runtime.approval import Approvals
@@ -103,7 +104,8 @@ class Calling:
             part = ToolCallResponsePart(call.id, call.name, f"{call.name} was not called: {refused}", failed=True)
         else:
             part = await self._guarded(key, call, tool)
-        part = replace(part, response=shortened(part.response))
+        # What no model sees, none can be talked into passing on; nor is it kept or shown.
+        part = replace(part, response=shortened(masked(part.response)))
         result: dict[str, Any] = {"response": part.response, "failed": part.failed}
         result |= {"tool": call.name, "call_id": call.id, **self._progress.stamp()}
         if (asked := self._asked.pop(key, None)) is not None and asked.usage != Usage():

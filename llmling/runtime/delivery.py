@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from llmling.errors import DecisionNeeded, LLMlingError, ModelError, RunError
 from llmling.manifest.agents import RedeliveryConfig
+from llmling.masking import masked
 from llmling.messages import Message, RunResult
 from llmling.protocols import Again, Answer, Dead, Delivery, Done, Settlement, Step, Waiting, Work
 from llmling.records import gone
@@ -84,7 +85,7 @@ class Deliveries:
             logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, reason)
             return self._ended(node, Waiting(reason, context.meter.cost_usd))
         except LLMlingError as error:
-            reason = await _reason(error, work, context.meter.asked)
+            reason = masked(await _reason(error, work, context.meter.asked))
             settlement = self._failed(error, reason, work, context.meter.cost_usd)
             if isinstance(settlement, Again):
                 logger.warning(
@@ -139,7 +140,7 @@ class Deliveries:
         try:
             message = await connection.shape(answer, work.event)
         except Exception as error:  # noqa: BLE001 - the border to conditions and transforms of the user
-            reason = f"connection {connection.source.name} >> {target.name}: {type(error).__name__}: {error}"
+            reason = masked(f"connection {connection.source.name} >> {target.name}: {type(error).__name__}: {error}")
             logger.warning("event %s: %s", work.event.id, reason)
             return [_next(work, path, target, answer, hops + 1, reason)]
         if message is None:
@@ -163,7 +164,7 @@ class Deliveries:
             raise
         except Exception as error:  # noqa: BLE001 - a failing target never fails its source
             reason = f"{type(error).__name__}: {error}" if isinstance(target, CallableNode) else str(error)
-            return [_next(work, path, target, message, hops, reason)]
+            return [_next(work, path, target, message, hops, masked(reason))]
         return await self._successors(target, result.message, work, path, hops)
 
 

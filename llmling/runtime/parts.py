@@ -16,6 +16,7 @@ from llmling import plugins
 from llmling.errors import LLMlingError, StartupError
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.models import ModelConfig
+from llmling.masking import masked
 from llmling.messages import Message, TextPart
 from llmling.protocols import KnowledgeSource, Model, Prompt, Tool, ToolProvider
 from llmling.runtime.context import RunContext
@@ -224,7 +225,7 @@ class Parts:
         except LLMlingError as error:
             logger.warning("agent %r, %s: %s", self._agent, name, error)
             text = f"(not available right now: {error})"
-        return f'<knowledge title="{source.title}">\n{text.strip()}\n</knowledge>' if text.strip() else ""
+        return f'<knowledge title="{source.title}">\n{masked(text.strip())}\n</knowledge>' if text.strip() else ""
 
 
 def notice_of(model: Model) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmling.asks import Ask, ask_of, decision_key, open_asks
 from llmling.errors import Asked, DecisionNeeded
-from llmling.masking import environment_secrets, masked
+from llmling.masking import masked
 from llmling.protocols import Recorder, Step
 from llmling.runtime.limits import clipped
 from llmling.runtime.services import no_url
@@ -86,7 +86,7 @@ def waiting_reason(asks: Sequence[Ask], error: DecisionNeeded, event_id: str, co
         lines.append(f"{wanted_calls} ({counter.approve(event_id)})")
     for number, ask in enumerate(questions):
         how = counter.answer(event_id) if number == 0 else "after the one before"
-        question = clipped(masked(ask.reason(), environment_secrets()), LONGEST_QUESTION)
+        question = clipped(masked(ask.reason()), LONGEST_QUESTION)
         shape = wanted(ask.output_schema)
         lines.append(f"{question} ({how}{f', {shape}' if shape else ''})")
     return "\n".join(lines)
