@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import os
@@ -16,6 +17,8 @@ from llmling.triggers.folders.names import original, shortened
 
 # What file systems say that have no hard links, or give this file none.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class After:
@@ -47,58 +50,90 @@ class After:
         data: Any = event.data
         if not self.acts(status) or not isinstance(data, Mapping) or event.type.endswith(".deleted"):
             return False
-        path = original(str(data["path"]))  # pyright: ignore[reportUnknownArgumentType]
+        folder, name = os.path.split(original(str(data["path"])))  # pyright: ignore[reportUnknownArgumentType]
         try:
-            facts = os.stat(path)  # noqa: PTH116
+            place = os.open(folder, _FOLDER)
         except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            return self._take(place, name, event, status, error)
+        finally:
+            os.close(place)
+
+    def _take(self, place: int, name: str, event: Event, status: EventStatus, error: str | None) -> bool:
+        data: Any = event.data
+        try:
+            facts = os.stat(name, dir_fd=place)
+        except FileNotFoundError:
             return False
         if (facts.st_size, mtime_text(facts.st_mtime_ns)) != (data["size"], data["mtime"]):
             return False
         if self._actions[status] == "delete":
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(name, dir_fd=place)
             return True
-        folder, name = os.path.split(path)
-        kept = _put_away(path, os.path.join(folder, ".done" if status == "done" else ".failed"), name)  # noqa: PTH118
-        if status == "dead":
-            _explain(kept, event, error)
+        kept = _enter(place, ".done" if status == "done" else ".failed")
+        try:
+            new = _put_away(place, name, kept)
+            if status == "dead":
+                _explain(kept, new, event, error)
+        finally:
+            os.close(kept)
         return True
 
 
-def _put_away(path: str, folder: str, name: str) -> str:
-    """Move a file into a folder beside it under a name that is free; return its new path."""
-    os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+def _enter(place: int, name: str) -> int:
+    """Open a folder inside another one, made if it is not there; a link that leads elsewhere is refused."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=place)
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=place)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+            raise OSError(error.errno, f"{name} is no folder, or a link; remove it") from None
+        raise
+
+
+def _put_away(place: int, name: str, folder: int) -> str:
+    """Move a file into a folder beside it under a name that is free; return that name."""
     stem, ending = os.path.splitext(name)  # noqa: PTH122
     number = 1
     while True:
         free = name if number == 1 else shortened(stem, f".{number}{ending}")
-        target = os.path.join(folder, free)  # noqa: PTH118
-        if _move(path, target):
-            return target
+        if _move(place, name, folder, free):
+            return free
         number += 1
 
 
-def _move(path: str, target: str) -> bool:
+def _move(place: int, name: str, folder: int, free: str) -> bool:
     """Move a file to a name in the same file system; False when the name is taken, which `os.rename` would ignore."""
     try:
-        os.link(path, target, follow_symlinks=False)
+        os.link(name, free, src_dir_fd=place, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
         # A process that died halfway left the file under both names.
-        if not os.path.samestat(os.lstat(path), os.lstat(target)):
+        if not os.path.samestat(_facts(name, place), _facts(free, folder)):
             return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        if os.path.lexists(target):
+        with contextlib.suppress(FileNotFoundError):
+            _facts(free, folder)
             return False
-        os.rename(path, target)  # noqa: PTH104
+        os.rename(name, free, src_dir_fd=place, dst_dir_fd=folder)
         return True
-    os.unlink(path)  # noqa: PTH108
+    os.unlink(name, dir_fd=place)
     return True
 
 
-def _explain(kept: str, event: Event, error: str | None) -> None:
-    folder, name = os.path.split(kept)
-    reason = os.path.join(folder, shortened(name, ".reason.txt"))  # noqa: PTH118
+def _facts(name: str, place: int) -> os.stat_result:
+    return os.stat(name, dir_fd=place, follow_symlinks=False)
+
+
+def _explain(folder: int, name: str, event: Event, error: str | None) -> None:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    with open(reason, "w", encoding="utf-8") as file:  # noqa: PTH123
-        file.write(f"reason: {error or 'unknown'}\nevent: {event.id}\ntime: {now}\n")
+    reason = shortened(name, ".reason.txt")
+    # What lies there may be a link or a pipe; it is replaced, never opened.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(reason, dir_fd=folder)
+    file = os.open(reason, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    with open(file, "w", encoding="utf-8") as text:  # noqa: PTH123
+        text.write(f"reason: {error or 'unknown'}\nevent: {event.id}\ntime: {now}\n")

@@ -141,3 +141,19 @@ async def test_a_link_inside_the_folder_moves_as_a_link(bench: Bench) -> None:
         await until(lambda: not link.is_symlink())
     assert (bench.folder / "in/.done/link.md").is_symlink()
     assert (bench.folder / "in/.kept/real.md").exists()
+
+
+@pytest.mark.parametrize("folder", [".done", ".failed"])
+async def test_a_link_in_the_place_of_the_folder_leads_nowhere(
+    bench: Bench, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outside = bench.folder / "outside"
+    outside.mkdir()
+    (bench.folder / f"in/{folder}").symlink_to(outside)
+    path = drop_file(bench.folder, "in/a.md")
+    if folder == ".failed":
+        bench.dead["in/a.md"] = "no"
+    async with bench.running("in", on_done="move", on_fail="move"):
+        await until(lambda: f"{folder} is no folder, or a link; remove it" in caplog.text)
+    assert path.exists()
+    assert list(outside.iterdir()) == []
