@@ -109,8 +109,9 @@ def read(
         files = Files(report, values)
         root, lock = files.load(path, str(source)), pins_path(path)
         found = Found(report, path.parent, path, root, (*files.paths, lock), files.patterns)
-        accept = f"llmling lock {quote(str(source))}"
-        found.pins = read_pins(path, Source(str(pins_path(Path(source)))), accept, report)
+        if root is not None:
+            accept = f"llmling lock {quote(str(source))}"
+            found.pins = read_pins(path, Source(str(pins_path(Path(source)))), accept, report)
     if found.root is not None:
         hidden = 0
         if one_agent:
