@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from engine_world import World, to, until
+from engine_world import ManualClock, World, to, until
 
 from llmling.asks import Ask, Decision, decision_key, decision_of, place
 from llmling.protocols import Dead, Done, EventRecord, Settlement, Step, Waiting, Work
@@ -49,6 +49,23 @@ async def test_an_approval_settles_every_call_and_the_delivery_goes_on(world: Wo
     record = await world.finished(receipt.event_id)
     assert (record.status, record.attempts, record.error) == ("done", 1, None)
     assert asking.decisions == [Decision(), Decision()]
+    assert asking.runs == 2
+
+
+async def test_what_waits_for_a_person_waits_as_long_as_it_takes(timed: World, clock: ManualClock) -> None:
+    timed.answers["a"] = asking = Asking(CALLS[1])
+    await timed.start()
+    receipt = await timed.accept()
+    await waits(timed, receipt.event_id)
+    for hours in (*[1] * 24, 24 * 40):
+        clock.advance(hours * 3600)
+        await asyncio.sleep(0)
+        other = await timed.accept("b")
+        await timed.finished(other.event_id)
+        assert (await timed.record(receipt.event_id)).status == "waiting"
+    assert asking.runs == 1, "nothing was called, and nothing asked again"
+    assert await timed.engine.decide(receipt.event_id, Decision()) == 1
+    assert (await timed.finished(receipt.event_id)).status == "done"
     assert asking.runs == 2
 
 

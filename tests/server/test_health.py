@@ -124,6 +124,34 @@ async def test_a_token_guards_all_but_the_first_two() -> None:
             assert (await get(health.url + page))[0] == 200
 
 
+class Noted(Listeners):
+    """Remembers what is registered: method and path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.routes: list[tuple[str, str]] = []
+
+    def route(self, host: str, port: int, method: str, path: str, *rest: Any, **more: Any) -> Any:
+        self.routes.append((method, path))
+        return super().route(host, port, method, path, *rest, **more)
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "t0ke", "t0ken0", "T0KEN"])
+async def test_every_route_that_is_registered_asks_for_the_token_but_two(token: str) -> None:
+    config = ServerConfig(token=SecretStr("t0ken"))
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    listeners = Noted()
+    async with (
+        listeners,
+        Health(State(), config, listeners) as health,
+        aiohttp.ClientSession(headers=headers) as session,
+    ):
+        assert len(listeners.routes) >= 5
+        for method, path in listeners.routes:
+            async with session.request(method, health.url + path.replace("*", "e1/approve"), json={}) as answer:
+                assert answer.status == (200 if path in {"/healthz", "/readyz"} else 401), (method, path)
+
+
 async def test_an_empty_token_asks_for_none() -> None:
     async with Listeners() as listeners, Health(State(), ServerConfig(token=SecretStr("")), listeners) as health:
         assert (await get(health.url + "/metrics"))[0] == 200
