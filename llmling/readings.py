@@ -10,7 +10,7 @@ from llmling.runtime.agent import Agent
 from llmling.runtime.gate import Bounds
 from llmling.runtime.runnable import Runnable
 from llmling.server.metrics import Sample
-from llmling.spending import budget_samples
+from llmling.spending import budget_samples, circuit_samples
 from llmling.wiring import Graph
 
 
@@ -47,5 +47,7 @@ def samples(
         yield Sample("llmling_runs_total", count, labels, "counter", "Deliveries run, by how they ended.")
     for name, server in graph.providers.items():
         yield Sample("llmling_mcp_up", server.state == "ready", {"server": name}, "gauge", "1 while it answers.")
-    yield from () if bounds is None else budget_samples(bounds)
+    if bounds is not None:
+        yield from budget_samples(bounds)
+        yield from circuit_samples(bounds)
     yield Sample("llmling_cost_usd_total", cost_usd, {}, "counter", "US dollars spent by settled events.")

@@ -17,6 +17,7 @@ from llmling.models.prices import unpriced
 from llmling.protocols import Store
 from llmling.runtime.agent import Agent
 from llmling.runtime.budget import Budget, unknown_price
+from llmling.runtime.circuit import Circuits
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 from llmling.runtime.gate import Bounds, Limits, agent_budget, model_limits
 from llmling.server.metrics import Sample
@@ -64,9 +65,18 @@ async def bounded(
         models=model_limits(models),
         budgets=(*known, *(budget for budget in own if all(budget.key != other.key for other in known))),
         store=store,
+        circuits=Circuits(clock, limits.circuit_failures, limits.circuit_s),
     )
     await bounds.open()
     return bounds
+
+
+def circuit_samples(bounds: Bounds) -> Iterator[Sample]:
+    """Yield what `/metrics` shows of the models and servers that fail."""
+    for circuit in bounds.circuits:
+        labels = {"name": circuit.name}
+        yield Sample("llmling_circuit_open", float(circuit.open), labels, "gauge", "1 while it is left alone.")
+        yield Sample("llmling_circuit_opened_total", circuit.opened, labels, "counter", "How often it was left alone.")
 
 
 def budget_samples(bounds: Bounds) -> Iterator[Sample]:

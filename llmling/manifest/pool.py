@@ -17,6 +17,7 @@ from llmling.manifest.base import (
     InMapping,
     LocatedMapping,
     Port,
+    PositiveSeconds,
     RelativePath,
     Seconds,
     plugged,
@@ -97,6 +98,10 @@ class PoolLimitsConfig(Config):
     """Most model requests of the whole pool at once; further ones wait."""
     requests_per_minute: Count | None = None
     """Most model requests of the whole pool in any 60 seconds, tries included; further ones wait."""
+    circuit_failures: Count | None = 5
+    """Failures in a row after which a model or an MCP server counts as down and is left alone; null: never."""
+    circuit_s: PositiveSeconds = 30.0
+    """How long it is left alone before one request probes it, in seconds."""
 
 
 def _server_branch(value: Any) -> str | None:

@@ -50,7 +50,12 @@ class FallbackModel:
         for model in self._models:
             try:
                 return await request_with_retries(
-                    model, request, request.retries, clock=self._clock, on_retry=request.on_retry
+                    model,
+                    request,
+                    request.retries,
+                    clock=self._clock,
+                    on_retry=request.on_retry,
+                    patient=model is self._models[-1],
                 )
             except NotAsked:
                 raise
@@ -67,7 +72,14 @@ class FallbackModel:
         failures: list[ModelError] = []
         for model in self._models:
             silent = True
-            parts = stream_with_retries(model, request, request.retries, clock=self._clock, on_retry=request.on_retry)
+            parts = stream_with_retries(
+                model,
+                request,
+                request.retries,
+                clock=self._clock,
+                on_retry=request.on_retry,
+                patient=model is self._models[-1],
+            )
             try:
                 async for part in parts:
                     silent = False

@@ -5,23 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from llmling.errors import BudgetExceeded, EngineError, ModelError
+from llmling.errors import BudgetExceeded, EngineError, ModelError, NotAsked
 from llmling.events import RUN, Event
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.models import FallbackModelConfig, LiteLLMModelConfig
 from llmling.protocols import Model, ModelRequest, ModelResponse, Store
 from llmling.runtime.bounds import Bound, Door, Places, RateLimit
 from llmling.runtime.budget import Account, Accounts, Budget, unknown_price
+from llmling.runtime.circuit import Circuit, CircuitOpen, Circuits
 from llmling.runtime.claims import Claim, Seen, claim_of, rates_of, spent_by
 from llmling.runtime.clock import Clock
 
 logger = logging.getLogger("llmling.budget")
 SIZES = "budget sizes"
+_DOWN = frozenset({HTTPStatus.REQUEST_TIMEOUT})
+_SERVER_ERROR = 500
+_NO_ROOM = (
+    "since a limit on requests or a budget had no room; raise that limit or limits.timeout_s, or lower `concurrency`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ def agent_budget(name: str, config: BudgetConfig, places: Mapping[str, str] | No
 
 
 class Bounds:
-    """What bounds the model requests of a pool, or of an agent alone: limits of pool and models, and budgets."""
+    """What bounds the model requests of a pool, or of an agent alone: limits of pool and models, budgets, circuits."""
 
     def __init__(
         self,
@@ -73,9 +81,11 @@ class Bounds:
         models: Mapping[str, Limits] | None = None,
         budgets: Sequence[Budget] = (),
         store: Store | None = None,
+        circuits: Circuits | None = None,
     ) -> None:
         """`models` are by `key_of` the model."""
         self.clock = clock
+        self.circuits = circuits or Circuits(clock)
         self.door = Door(clock)
         self._limits: Mapping[str, Limits] = {"": pool, **(models or {})}
         self._bounds: dict[str, tuple[Bound, ...]] = {key: limits.bounds(clock) for key, limits in self._limits.items()}
@@ -100,6 +110,7 @@ class Bounds:
         same = self._limits == other._limits
         bounds = {key: self._bounds[key] for key in other._limits if self._limits.get(key) == other._limits[key]}
         self._limits, self._bounds = other._limits, {**other._bounds, **bounds}
+        self.circuits.become(other.circuits)
         return self.accounts.become(other.accounts) or not same
 
     @property
@@ -111,10 +122,9 @@ class Bounds:
         """The limits of requests to a model."""
         return self._bounds.get(key_of(model), ())
 
-    def gate(self, agent: str, requests_per_minute: int | None = None) -> Gate | None:
-        """Return the gate of an agent, or None when nothing bounds its requests."""
-        rate = Limits(per_minute=requests_per_minute).bounds(self.clock)
-        return Gate(agent, rate, self) if rate or self.pool or len(self._bounds) > 1 or self.accounts.all else None
+    def gate(self, agent: str, requests_per_minute: int | None = None) -> Gate:
+        """Return the gate of an agent."""
+        return Gate(agent, Limits(per_minute=requests_per_minute).bounds(self.clock), self)
 
     def seen(self, agent: str, model: Model) -> Seen:
         """Return the largest calls of an agent to a model so far."""
@@ -142,9 +152,9 @@ class Gate:
         triggers = {a.budget.key for a in bounds.accounts.all if a.budget.key.startswith("trigger ")}
         self._by_trigger = {key: bounds.accounts.of(*own, key) for key in triggers}
 
-    def entry(self, model: Model, request: ModelRequest, event: Event) -> Entry:
-        """Return the way of one try through the gate."""
-        return Entry(self, model, request, event)
+    def entry(self, model: Model, request: ModelRequest, event: Event, *, patient: bool = True) -> Entry:
+        """Return the way of one try through the gate; without patience it waits for no circuit."""
+        return Entry(self, model, request, event, patient)
 
     def limits(self, model: Model) -> tuple[Bound, ...]:
         """Return the limits that requests to a model fall under."""
@@ -185,8 +195,10 @@ class Entry:
     broken connection, a cancellation) may have, so what was reserved for it counts.
     """
 
-    def __init__(self, gate: Gate, model: Model, request: ModelRequest, event: Event) -> None:
+    def __init__(self, gate: Gate, model: Model, request: ModelRequest, event: Event, patient: bool) -> None:
         self._gate = gate
+        self._circuit = gate.shared.circuits.of(key_of(model))
+        self._patient = patient
         self._model = model
         self._request = request
         self._event = event
@@ -195,15 +207,20 @@ class Entry:
         self._claim = Claim()
         self._inside = False
 
-    async def open(self) -> None:
-        """Return when the try may be made.
+    async def open(self, left_s: float | None = None) -> None:
+        """Return when the try may be made; `left_s` is all the time there is.
 
         Raises:
             BudgetExceeded: A budget is spent, or cannot be kept.
+            CircuitOpen: The model is down, and this is not the run to find out whether it is back.
             EngineError: The reservation cannot be written.
         """
+        if self._circuit is not None:
+            await self._pass_circuit(self._circuit, math.inf if left_s is None else left_s)
         gate, door = self._gate, self._gate.shared.door
         self._accounts, self._limits = gate.accounts(self._event), gate.limits(self._model)
+        if not self._accounts and not self._limits:
+            return
         while not self._inside:
             claim = await gate.claim(self._model, self._request, self._accounts)
             try:
@@ -225,8 +242,28 @@ class Entry:
                 await self.close()
                 raise cancelled
 
+    async def _pass_circuit(self, circuit: Circuit, left_s: float) -> None:
+        """Wait for a provider that asked for patience; for one that is down deliveries wait, until a probe has failed.
+
+        After that the delivery's own tries and their pauses decide, so that a long outage ends in a dead letter.
+        """
+        probes = circuit.failed_probes
+        while (wait_s := circuit.turn(self)) > 0:
+            given_up = circuit.down and (self._event.type == RUN or circuit.failed_probes > probes)
+            if given_up or not self._patient or left_s <= wait_s < math.inf:
+                retry_after_s = wait_s if wait_s < math.inf else None
+                raise CircuitOpen(circuit.why, attempts=0, retryable=True, unsent=True, retry_after_s=retry_after_s)
+            await circuit.changed(wait_s)
+
+    @property
+    def waits_for(self) -> str:
+        """What it has been waiting for, for people."""
+        return f"since {self._circuit.why}" if self._circuit is not None and self._circuit.open else _NO_ROOM
+
     async def answered(self, response: ModelResponse) -> None:
         """Say what the answer has cost."""
+        if self._circuit is not None:
+            self._circuit.answered(self)
         if self._accounts:
             seen = self._gate.shared.seen(self._gate.agent, self._model)
             before = dataclasses.replace(seen)
@@ -238,13 +275,27 @@ class Entry:
 
     async def failed(self, error: ModelError) -> None:
         """Say that there was no answer."""
+        if self._circuit is not None and error.attempts and not isinstance(error, NotAsked):
+            self._tell(self._circuit, error)
         unsent = error.unsent or not error.attempts
         if self._inside and (unsent or error.status is not None):
             self._claim.spent.update({"usd": 0.0, "tokens": 0.0, "requests": 0.0 if unsent else 1.0})
         await self.close()
 
+    def _tell(self, circuit: Circuit, error: ModelError) -> None:
+        if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+            if error.retry_after_s:
+                circuit.held(self, error.retry_after_s, str(error))
+        elif error.retryable and (error.status is None or error.status in _DOWN or error.status >= _SERVER_ERROR):
+            circuit.failed(self, self._event.id, str(error))
+        else:
+            # Whoever refuses is there.
+            circuit.answered(self)
+
     async def close(self) -> None:
         """Give back what was taken; without an answer or a failure, what was reserved counts as spent."""
+        if self._circuit is not None:
+            self._circuit.left(self)
         if not self._inside:
             return
         self._inside = False

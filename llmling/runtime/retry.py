@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from llmling.errors import ModelError, NotAsked
 from llmling.protocols import Model, ModelRequest, ModelResponse, OnRetry, RetryPolicy, TextDelta
+from llmling.runtime.circuit import CircuitOpen
 from llmling.runtime.clock import Clock
 from llmling.runtime.gate import Entry, current_pass
 from llmling.runtime.spans import chat_answered, chat_span
@@ -28,16 +29,18 @@ async def request_with_retries(
     clock: Clock,
     deadline: float | None = None,
     on_retry: OnRetry | None = None,
+    patient: bool = True,
 ) -> ModelResponse:
     """Ask until there is an answer, a failure that no later try can mend, or `policy.attempts` tries are made.
 
     `deadline` is a time of `clock.monotonic()` that bounds all tries and the waits between them. A wait is never
-    shorter than the provider asked for. Cancelling ends the try in flight, or the wait.
+    shorter than the provider asked for. Cancelling ends the try in flight, or the wait. Without `patient` it fails at
+    once where a circuit is open: there is another model to ask.
 
     Raises:
         ModelError: The last failure; `attempts` counts every request that was made.
     """
-    tries = _Tries(model, policy, clock, deadline, on_retry)
+    tries = _Tries(model, policy, clock, deadline, on_retry, patient=patient)
     while True:
         try:
             async with tries.entered(request) as entry:
@@ -57,13 +60,14 @@ async def stream_with_retries(
     clock: Clock,
     deadline: float | None = None,
     on_retry: OnRetry | None = None,
+    patient: bool = True,
 ) -> AsyncGenerator[Streamed, None]:
     """Stream an answer; it is asked for again only while nothing has been yielded, else as `request_with_retries`.
 
     Raises:
         ModelError: The last failure, or the first one after text was yielded.
     """
-    tries = _Tries(model, policy, clock, deadline, on_retry)
+    tries = _Tries(model, policy, clock, deadline, on_retry, patient=patient)
     while True:
         silent = True
         try:
@@ -99,9 +103,17 @@ class _Tries:
     """Counts the tries of one request and decides what follows a failure."""
 
     def __init__(
-        self, model: Model, policy: RetryPolicy, clock: Clock, deadline: float | None, on_retry: OnRetry | None
+        self,
+        model: Model,
+        policy: RetryPolicy,
+        clock: Clock,
+        deadline: float | None,
+        on_retry: OnRetry | None,
+        *,
+        patient: bool,
     ) -> None:
         self._model = model
+        self._patient = patient
         self._policy = policy
         # A model that asks several others has made all the tries there are; asking it again would multiply them.
         self._retries_by_itself = getattr(model, "retries_by_itself", False)
@@ -135,21 +147,36 @@ class _Tries:
         if passing is None or self._retries_by_itself or getattr(self._model, "unbounded", False):
             yield None
             return
-        entry = passing.gate.entry(self._model, request, passing.event)
+        entry = passing.gate.entry(self._model, request, passing.event, patient=self._patient)
         try:
-            await self.bounded(entry.open)
-        except _DeadlineReached as error:
-            raise self._no_turn() from error
-        try:
+            await self._opened(entry)
             yield entry
-        except _DeadlineReached:
-            # Its status is that of the try before; this one was cut off.
+        except (_DeadlineReached, CircuitOpen):
+            # Its status is that of the try before; this one was cut off, or not made.
             raise
         except ModelError as error:
             await entry.failed(error)
             raise
         finally:
             await entry.close()
+
+    async def _opened(self, entry: Entry) -> None:
+        try:
+            await self.bounded(lambda: entry.open(self.left_s()))
+        except _DeadlineReached as error:
+            raise self._no_turn(entry.waits_for) from error
+        except CircuitOpen as error:
+            if self._last is None:
+                raise
+            # Those who read it want to know what they saw themselves.
+            raise CircuitOpen(
+                f"{error}; the last failure was: {self._last}",
+                status=self._last.status,
+                provider=self._last.provider,
+                attempts=self._requests,
+                retryable=True,
+                retry_after_s=error.retry_after_s,
+            ) from error
 
     async def request(self, request: ModelRequest) -> ModelResponse:
         """Make one try."""
@@ -186,7 +213,7 @@ class _Tries:
         Raises:
             ModelError: There is none: the failure is final, the tries are used up or the deadline comes first.
         """
-        if isinstance(error, _DeadlineReached | NotAsked):
+        if isinstance(error, _DeadlineReached | CircuitOpen | NotAsked):
             raise error
         self._requests += error.attempts
         self._last = error
@@ -217,11 +244,10 @@ class _Tries:
         # Never earlier than asked; a little later so that many runs do not come back in the same instant.
         return error.retry_after_s + min(jitter, 0.1 * error.retry_after_s)
 
-    def _no_turn(self) -> ModelError:
+    def _no_turn(self, why: str) -> ModelError:
         last = f"; the last failure was: {self._last}" if self._last else ""
         return NoTurn(
-            f"{self._model.name}: no turn before the run's time was over, since a limit on requests or a budget had no "
-            f"room; raise that limit or limits.timeout_s, or lower `concurrency`{last}",
+            f"{self._model.name}: no turn before the run's time was over, {why}{last}",
             status=self._last.status if self._last else None,
             provider=self._last.provider if self._last else "",
             attempts=self._requests,

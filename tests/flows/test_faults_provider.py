@@ -13,6 +13,7 @@ from serving import Serve, free_port, post, until
 TRIES, REDELIVERIES = 2, 3
 MANIFEST = """
 server: false
+limits: {{circuit_failures: null}}
 agents:
   a:
     model: openai/test-model

@@ -20,6 +20,8 @@ limits:
   concurrency: 100
   requests_at_once: 50
   requests_per_minute: 600
+  circuit_failures: 5
+  circuit_s: 30
 budget: {usd_per_day: 5, mode: enforce}
 
 mcp_servers:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from llmling.errors import StartupError, ToolError
 from llmling.manifest.tools import HttpServerConfig, StdioServerConfig
 from llmling.protocols import Tool
+from llmling.runtime.circuit import Circuits
 from llmling.runtime.lifespan import leaf
 from llmling.runtime.services import Services
 from llmling.runtime.supervise import State, Supervisor
@@ -33,6 +34,10 @@ PROBE_S = 5.0
 _HURRY_S = 0.5
 _CLOSE_S = 6.0
 _KILL_S = 3.0
+
+
+class _NoAnswer(ToolError):
+    """A call that got no answer, as from a server that is down."""
 
 
 class _Failure(Exception):
@@ -58,6 +63,8 @@ class McpServer:
         self._folder = services.folder
         self._log = logging.getLogger(f"llmling.mcp.{name}")
         self._guard = Guard(name, services.pins, self._log)
+        circuits = Circuits(services.clock) if services.bounds is None else services.bounds.circuits
+        self._circuit = circuits.of(f"MCP server {name!r}")
         self._supervisor = Supervisor(f"MCP server {name!r}", self._live, clock=services.clock)
         self._owner: asyncio.Task[None] | None = None
         self._transport: Transport | None = None
@@ -139,6 +146,27 @@ class McpServer:
         return await self._ask(lambda live: live.call(tool, arguments), f"tool {tool!r}", repeatable=repeatable)
 
     async def _ask(self, send: Callable[[Connection], Awaitable[str]], what: str, *, repeatable: bool) -> str:
+        circuit, caller = self._circuit, object()
+        if circuit is None:
+            return await self._asked(send, what, repeatable=repeatable)
+        if circuit.turn(caller) > 0:
+            # The model that calls has other things to do than to wait for it.
+            raise ToolError(circuit.why)
+        try:
+            answer = await self._asked(send, what, repeatable=repeatable)
+        except _NoAnswer as error:
+            circuit.failed(caller, caller, str(error))
+            raise
+        except ToolError:
+            circuit.answered(caller)
+            raise
+        else:
+            circuit.answered(caller)
+            return answer
+        finally:
+            circuit.left(caller)
+
+    async def _asked(self, send: Callable[[Connection], Awaitable[str]], what: str, *, repeatable: bool) -> str:
         limit = asyncio.timeout(self.call_timeout_s)
         try:
             async with limit:
@@ -146,14 +174,14 @@ class McpServer:
                     return await send(await self._available())
                 except ConnectionLost as error:
                     if error.sent and not repeatable:
-                        raise ToolError(
+                        raise _NoAnswer(
                             f"MCP server {self.name!r} broke during this call: {error}; whether it took effect is not"
                             " known; the server is being restarted"
                         ) from error
                 try:
                     return await send(await self._available())
                 except ConnectionLost as error:
-                    raise ToolError(
+                    raise _NoAnswer(
                         f"MCP server {self.name!r} broke again during this call: {error}; it is being restarted"
                     ) from error
         except TimeoutError:
@@ -162,7 +190,7 @@ class McpServer:
             if limit.expired():
                 if self._connection is not None:
                     self._connection.changed.set()
-                raise ToolError(
+                raise _NoAnswer(
                     f"{what} of MCP server {self.name!r} took longer than {self.call_timeout_s:g} s (call_timeout_s)"
                 ) from None
             raise
@@ -185,7 +213,7 @@ class McpServer:
 
     def _unavailable(self) -> NoReturn:
         why = self.reason or "it is still starting"
-        raise ToolError(f"MCP server {self.name!r} is not available: {why}; it is being restarted") from None
+        raise _NoAnswer(f"MCP server {self.name!r} is not available: {why}; it is being restarted") from None
 
     async def _live(self, ready: Callable[[], None]) -> None:
         """Connect, list the tools, and stay until the connection ends."""
@@ -206,6 +234,8 @@ class McpServer:
                     self.ready_s = time.monotonic() - self._began
                 ready()
                 self._up.set()
+                if self._circuit is not None:
+                    self._circuit.hurry()
                 await self._keep(connection, transport)
         except Exception as error:
             if limit.expired():
@@ -227,6 +257,9 @@ class McpServer:
             try:
                 async with asyncio.timeout(limit_s):
                     self._publish(await connection.list_tools())
+                if self._circuit is not None:
+                    # One tool is slow; the server is not down.
+                    self._circuit.answered(connection)
             except ToolError as error:
                 self._log.warning("listing the tools again failed: %s", error)
             except TimeoutError:
