@@ -35,6 +35,7 @@ from llmling.runtime.agent import Agent
 from llmling.runtime.delivery import Deliveries
 from llmling.runtime.gate import Bounds
 from llmling.runtime.http import http_scope
+from llmling.runtime.loopwatch import LoopWatch
 from llmling.runtime.node import Failure, Node, reachable
 from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
@@ -237,6 +238,7 @@ class AgentPool(Generic[TDeps]):
 
     async def _serve(self, engine: Engine, listeners: Listeners, services: Services) -> Serving:
         limits = self.manifest.limits
+        self._stack.enter_context(LoopWatch())
         deliveries = self._deliveries = Deliveries(
             self._graph.nodes,
             {name: node.redelivery for name, node in self.manifest.nodes.items()},

@@ -21,6 +21,7 @@ from llmling.protocols import EventRecord
 from llmling.report import Reload, StartReport
 from llmling_cli import console
 from llmling_cli.events import line
+from llmling_cli.notify import Notifier
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -51,10 +52,15 @@ def serve(
 async def _serve(manifest: Manifest, model: str | None, record: str | None, *, json: bool, follow: bool) -> int:
     with _Signals() as signals:
         try:
-            lines = _Lines(json=json)
-            async with lines, AgentPool[None](manifest, model=model, on_event=lines.add, record=record) as pool:
+            lines, notifier = _Lines(json=json), Notifier()
+            async with (
+                notifier,
+                lines,
+                AgentPool[None](manifest, model=model, on_event=lines.add, record=record) as pool,
+            ):
                 lines.pool = pool
                 signals.armed()
+                notifier.ready(_summary(pool.report))
                 with _lasting():
                     _say_ready(pool.report, json=json)
                     if not json:
@@ -62,6 +68,7 @@ async def _serve(manifest: Manifest, model: str | None, record: str | None, *, j
                             _say_waiting((await pool.counts()).get("waiting", 0), pool.manifest.named)
                 async with _reloading(pool, signals, json=json, follow=follow):
                     await signals.heard.wait()
+                notifier.stopping(f"draining, up to {pool.manifest.limits.drain_timeout_s:g} s")
                 if not json:
                     running = (await pool.counts()).get("running", 0)
                     with _lasting():
@@ -256,14 +263,17 @@ def _say_ready(report: StartReport, *, json: bool) -> None:
         console.say(console.paint(f"! {console.masked(notice)}", "yellow"))
     if not report.triggers:
         console.say(console.paint("! no trigger is enabled: nothing will start an agent", "yellow"))
+    console.say(console.paint(f"{_summary(report)} · Ctrl+C stops", "green"))
+
+
+def _summary(report: StartReport) -> str:
     facts = [
         f"ready in {report.seconds:.1f} s",
         console.count(len(report.agents), "agent"),
         console.count(len(report.triggers), "trigger"),
         *([report.server_url] if report.server_url else []),
-        "Ctrl+C stops",
     ]
-    console.say(console.paint(" · ".join(facts), "green"))
+    return " · ".join(facts)
 
 
 def _state(state: str, reason: str) -> str:
