@@ -91,6 +91,15 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object p
 EventId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
 AnyEventId: TypeAlias = Annotated[str | None, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
 OnlyStatus: TypeAlias = Annotated[Status | None, typer.Option("--status", help="Only events of this status.")]
+OnlyTrigger: TypeAlias = Annotated[str | None, typer.Option("--trigger", help="Only events of this trigger.")]
+OnlyAgent: TypeAlias = Annotated[str | None, typer.Option("--agent", help="Only events of this agent.")]
+OnlySince: TypeAlias = Annotated[
+    str | None, typer.Option("--since", metavar="AGE", help="Only events that came in the last 30s, 15m, 2h or 7d.")
+]
+OnlyError: TypeAlias = Annotated[
+    str | None, typer.Option("--error", metavar="TEXT", help="Only events whose reason has this text.")
+]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="Every dead event.")]
 
 
 def _work(module: str) -> Any:
@@ -252,13 +261,17 @@ def fire(
 def events_list(
     file: File,
     status: OnlyStatus = None,
-    trigger: Annotated[str | None, typer.Option(help="Only events of this trigger.")] = None,
+    trigger: OnlyTrigger = None,
+    agent: OnlyAgent = None,
+    since: OnlySince = None,
+    error: OnlyError = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest first.")] = 100,
     json: Json = False,
 ) -> None:
     """List events, newest first."""
-    manifest = _work("opening").open_manifest(file)
-    _work("events").show_list(manifest, status=_text(status), trigger=trigger, limit=limit, json=json)
+    only = _work("picking").Filter.of(status and status.value, trigger, agent, since, error)
+    manifest = _work("opening").open_events(file)
+    _work("events").show_list(manifest, only, limit=limit, json=json)
 
 
 @events_app.command("show")
@@ -269,28 +282,50 @@ def events_show(
     json: Json = False,
 ) -> None:
     """Show one event: what came in, every delivery, every answer."""
-    manifest = _work("opening").open_manifest(file)
+    manifest = _work("opening").open_events(file)
     _work("events").show(manifest, event_id, trace=trace, json=json)
 
 
 @events_app.command("retry")
-def events_retry(file: File, event_id: AnyEventId = None, status: OnlyStatus = None, json: Json = False) -> None:
-    """Run dead or waiting events again: one by its ID, which also approves its tool calls, or all of a status."""
-    manifest = _work("opening").open_manifest(file)
-    raise typer.Exit(_work("events").change(manifest, "retry", event_id, status=_text(status), json=json))
+def events_retry(
+    file: File,
+    event_id: AnyEventId = None,
+    status: OnlyStatus = None,
+    trigger: OnlyTrigger = None,
+    agent: OnlyAgent = None,
+    since: OnlySince = None,
+    error: OnlyError = None,
+    everything: All = False,
+    json: Json = False,
+) -> None:
+    """Run events again: one by its ID, which also approves its tool calls, or many: dead ones unless --status says."""
+    only = _work("picking").Filter.of(status and status.value, trigger, agent, since, error)
+    manifest = _work("opening").open_events(file)
+    raise typer.Exit(_work("events").change(manifest, "retry", event_id, only, everything=everything, json=json))
 
 
 @events_app.command("drop")
-def events_drop(file: File, event_id: AnyEventId = None, status: OnlyStatus = None, json: Json = False) -> None:
-    """Give up open events or forget settled ones, by ID or status."""
-    manifest = _work("opening").open_manifest(file)
-    raise typer.Exit(_work("events").change(manifest, "drop", event_id, status=_text(status), json=json))
+def events_drop(
+    file: File,
+    event_id: AnyEventId = None,
+    status: OnlyStatus = None,
+    trigger: OnlyTrigger = None,
+    agent: OnlyAgent = None,
+    since: OnlySince = None,
+    error: OnlyError = None,
+    everything: All = False,
+    json: Json = False,
+) -> None:
+    """Give up open events or forget settled ones: one by its ID, or many: dead ones unless --status says."""
+    only = _work("picking").Filter.of(status and status.value, trigger, agent, since, error)
+    manifest = _work("opening").open_events(file)
+    raise typer.Exit(_work("events").change(manifest, "drop", event_id, only, everything=everything, json=json))
 
 
 @events_app.command("approve")
 def events_approve(file: File, event_id: EventId, json: Json = False) -> None:
     """Allow the tool calls an event waits with."""
-    manifest = _work("opening").open_manifest(file)
+    manifest = _work("opening").open_events(file)
     raise typer.Exit(_work("decisions").settle(manifest, "approve", event_id, "", json=json))
 
 
@@ -302,7 +337,7 @@ def events_deny(
     json: Json = False,
 ) -> None:
     """Refuse the tool calls an event waits with; its run goes on without them."""
-    manifest = _work("opening").open_manifest(file)
+    manifest = _work("opening").open_events(file)
     raise typer.Exit(_work("decisions").settle(manifest, "deny", event_id, reason, json=json))
 
 
@@ -317,7 +352,7 @@ def events_answer(
 ) -> None:
     """Answer the question an event waits with."""
     answer = _work("opening").prompt(text, what="answer")
-    manifest = _work("opening").open_manifest(file)
+    manifest = _work("opening").open_events(file)
     raise typer.Exit(_work("decisions").settle(manifest, "answer", event_id, answer, json=json))
 
 
@@ -368,10 +403,6 @@ def doctor(
 ) -> None:
     """Check what a pool needs on this machine."""
     raise typer.Exit(_work("doctor").doctor(file))
-
-
-def _text(status: Status | None) -> str | None:
-    return None if status is None else status.value
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import json as jsonlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import typer
@@ -14,10 +15,11 @@ from llmling.asks import Ask, ask_of, asked, decision_of, open_asks
 from llmling.errors import EngineError
 from llmling.firing import open_engine
 from llmling.manifest import Manifest
-from llmling.protocols import Decision, DeliveryRecord, EventRecord, EventStatus, Step
+from llmling.protocols import Decision, DeliveryRecord, EventRecord, Step
 from llmling.shapes import wanted
 from llmling.trace import trace_of
 from llmling_cli import console
+from llmling_cli.picking import Filter
 
 _HEADERS = ("ID", "TRIGGER", "AGENT", "STATUS", "TRIES", "CREATED", "SECONDS", "COST", "REASON")
 
@@ -61,23 +63,27 @@ def line(record: EventRecord) -> str:
     return f"{record.id}  {record.trigger}  {record.agent}  {result}  {took}  {console.money(record.cost_usd)}"
 
 
-def show_list(manifest: Manifest, *, status: EventStatus | None, trigger: str | None, limit: int, json: bool) -> None:
+def show_list(manifest: Manifest, only: Filter, *, limit: int, json: bool) -> None:
     """Print the events the engine recorded, newest first."""
-    records = asyncio.run(_list(manifest, status, trigger, limit))
+    records = asyncio.run(_list(manifest, only, limit))
     if json:
         for record in records:
             console.say_json(record.to_dict())
     elif records:
         console.say_table([_row(record) for record in records], _HEADERS)
     else:
-        console.say("no events" + (f" of status {status}" if status else ""))
+        status = f" of status {only.status}" if only.status else ""
+        console.say(f"no events{status}" if only == Filter(only.status) else f"no such events{status}")
 
 
-async def _list(
-    manifest: Manifest, status: EventStatus | None, trigger: str | None, limit: int | None
-) -> Sequence[EventRecord]:
+async def _list(manifest: Manifest, only: Filter, limit: int) -> Sequence[EventRecord]:
+    records: list[EventRecord] = []
     async with open_engine(manifest) as engine:
-        return [record async for record in engine.runs(status=status, trigger=trigger, limit=limit)]
+        async for record in only.events(engine):
+            records.append(record)
+            if len(records) == limit:
+                break
+    return records
 
 
 def show(manifest: Manifest, event_id: str, *, trace: bool = False, json: bool) -> None:
@@ -160,17 +166,26 @@ async def _inspect(manifest: Manifest, event_id: str) -> EventRecord:
 
 
 def change(
-    manifest: Manifest, what: Literal["retry", "drop"], event_id: str | None, *, status: EventStatus | None, json: bool
+    manifest: Manifest,
+    what: Literal["retry", "drop"],
+    event_id: str | None,
+    only: Filter,
+    *,
+    everything: bool,
+    json: bool,
 ) -> int:
-    """Retry or drop one event, or all of a status; print what was done and return the exit code.
+    """Retry or drop one event, or all that a filter lets through; print what was done and return the exit code.
+
+    Without a status many events are dead ones: nobody means what runs, or what is done, without saying so.
 
     Raises:
         EngineError: There is no such event, or only an answer helps it.
     """
-    if (event_id is None) == (status is None):
+    many = only.narrows or everything
+    if (event_id is None) != many:
         example = f"events {what} {manifest.named} --status dead"
-        raise typer.BadParameter(f"name one event by its ID, or all of a status: {example}")
-    changed = asyncio.run(_change(manifest, what, event_id, status))
+        raise typer.BadParameter(f"name one event by its ID, or many by a filter or --all: {example}")
+    changed = asyncio.run(_change(manifest, what, event_id, replace(only, status=only.status or "dead")))
     for name, number in changed:
         if json:
             console.say_json({"id": name, what: number})
@@ -178,14 +193,14 @@ def change(
             nothing = "has nothing that is dead or waiting" if what == "retry" else "has nothing to drop"
             console.say(f"{name} {nothing}")
     touched = sum(number > 0 for _, number in changed)
-    if not json and (touched or status):
+    if not json and (touched or many):
         done = "to be tried again" if what == "retry" else "dropped"
         console.say(f"{console.count(touched, 'event')} {done}")
-    return 0 if touched or status else 1
+    return 0 if touched or many else 1
 
 
 async def _change(
-    manifest: Manifest, what: Literal["retry", "drop"], event_id: str | None, status: EventStatus | None
+    manifest: Manifest, what: Literal["retry", "drop"], event_id: str | None, only: Filter
 ) -> list[tuple[str, int]]:
     async with open_engine(manifest) as engine:
         if event_id is not None:
@@ -197,7 +212,7 @@ async def _change(
                 raise EngineError(f"{event_id} waits for the answer to a question; use `{how}`")
             ids = [event_id]
         else:
-            ids = [record.id async for record in engine.runs(status=status, limit=None)]
+            ids = [record.id async for record in only.events(engine)]
         act = engine.retry if what == "retry" else engine.drop
         # Who names one event has seen what it asks.
         approved = await engine.decide(event_id, Decision()) if event_id is not None and what == "retry" else 0

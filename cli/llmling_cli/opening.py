@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from llmling import __version__
-from llmling.manifest import Manifest, load
+from llmling.manifest import Manifest, load, load_engine
 from llmling_cli import console
 
 
@@ -23,6 +23,15 @@ def open_manifest(path: Path) -> Manifest:
     manifest = load(path)
     console.hide(manifest.secrets)
     return manifest
+
+
+def open_events(path: Path) -> Manifest:
+    """Return what a file says of where its events are; whoever mends them needs no manifest that is whole.
+
+    Raises:
+        ManifestError: Its `engine:` cannot be read.
+    """
+    return load_engine(path)
 
 
 def announce(path: Path, *, json: bool) -> Manifest:

@@ -8,6 +8,7 @@ from llmling.manifest.schema import json_schema
 
 load = Manifest.load
 load_agent = Manifest.load_agent
+load_engine = Manifest.load_engine
 check = Manifest.check
 
-__all__ = ["ImportFailed", "Manifest", "check", "import_object", "json_schema", "load", "load_agent"]
+__all__ = ["ImportFailed", "Manifest", "check", "import_object", "json_schema", "load", "load_agent", "load_engine"]

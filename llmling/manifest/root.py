@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+# What a file includes may be its engine.
+_INCLUDES = frozenset({"LL101", "LL102"})
+
+
 class Manifest(Config):
     """A pool of agents as written in YAML.
 
@@ -103,6 +107,22 @@ class Manifest(Config):
             ManifestError: It cannot be used; the error lists every mistake.
         """
         return cls._read(source, env, one_agent=True, tools={})
+
+    @classmethod
+    def load_engine(cls, source: str | Path, *, env: Mapping[str, str] | None = None) -> Manifest:
+        """Read only where a file keeps its events; mistakes in other sections and unset variables do not matter.
+
+        Raises:
+            ManifestError: The file, one it includes, or its `engine:` cannot be used.
+        """
+        found = read(source, env)
+        known = found.root is not None and ("engine" not in found.root.entries or "engine" in found.sections)
+        errors = [problem for problem in found.report.problems() if problem.severity == "error"]
+        if not known or any(problem.code.startswith("LL0") or problem.code in _INCLUDES for problem in errors):
+            raise ManifestError(errors)
+        self = cls.model_validate({"engine": engine} if (engine := found.sections.get("engine")) else {})
+        self._found, self._folder = found, found.folder
+        return self
 
     @classmethod
     def of(cls, agents: Mapping[str, AgentConfig], tools: Mapping[str, Any], folder: Path) -> Manifest:

@@ -150,6 +150,35 @@ async def test_a_fired_event_that_dies_is_exit_code_1_and_can_be_retried_and_dro
     assert "no event" in err
 
 
+async def test_many_events_are_retried_and_dropped_by_what_they_have_in_common(project: Path) -> None:
+    for text in ("fail one", "fail two", "fine"):
+        data = json.dumps({"go": True, "text": text})
+        await llmling(project, "fire", "agents.yml", "hook", "--data", data)
+
+    async def many(*args: str) -> tuple[int, str]:
+        status, out, err = await llmling(project, "events", *args)
+        return status, out or err
+
+    assert (await many("retry", "agents.yml"))[0] == 2
+    status, said = await many("retry", "agents.yml", "--since", "soon")
+    assert (status, "such as 2h" in said) == (2, True)
+    assert (await many("retry", "agents.yml", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "--all"))[0] == 2
+    for nothing in (("--error", "no such"), ("--trigger", "inbox"), ("--agent", "editor"), ("--since", "0s")):
+        assert await many("retry", "agents.yml", *nothing) == (0, "0 events to be tried again\n")
+    same = ("--error", "500", "--trigger", "hook", "--agent", "reader", "--since", "2h")
+    assert len((await many("list", "agents.yml", "--json", *same))[1].splitlines()) == 2
+    # Whoever mends events need not have a manifest that is whole, nor its variables.
+    broken = (project / "agents.yml").read_text() + 'x: 1\nbudget: {usd_per_day: "${NOBODY_SET_THIS}"}\n'
+    (project / "agents.yml").write_text(broken)
+    assert await many("retry", "agents.yml", *same) == (0, "2 events to be tried again\n")
+    assert await many("drop", "agents.yml", "--all") == (0, "0 events dropped\n")
+    assert await many("drop", "agents.yml", "--status", "pending", "--since", "1d") == (0, "2 events dropped\n")
+    assert await many("drop", "agents.yml", "--all") == (0, "2 events dropped\n")
+    assert await many("list", "agents.yml", "--status", "dead") == (0, "no events of status dead\n")
+    (project / "agents.yml").write_text(broken + 'engine: {path: "${NOBODY_SET_THIS}"}\n')
+    assert (await many("list", "agents.yml"))[0] == 2
+
+
 async def test_fire_and_events_reach_the_serving_process(project: Path) -> None:
     async with Serve(project) as serve:
         data = '{"go": true, "text": "bridge"}'
