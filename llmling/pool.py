@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -17,8 +16,10 @@ from typing_extensions import TypeVar
 from llmling import manifest as manifests
 from llmling.arming import Triggers
 from llmling.asks import Ask, Attending, Decision, check_attending
+from llmling.deaths import Deaths
 from llmling.deciding import decide
-from llmling.errors import EngineError, StartupError
+from llmling.engines.trying import keep_trying
+from llmling.errors import StartupError
 from llmling.exporters.choose import exporter
 from llmling.live import Live
 from llmling.manifest.files import ManifestFiles
@@ -28,7 +29,7 @@ from llmling.manifest.root import Manifest
 from llmling.masking import hiding
 from llmling.models.cassettes.recording import recorded
 from llmling.protocols import Engine, EventRecord
-from llmling.readings import samples, start_report
+from llmling.readings import samples, start_report, unready
 from llmling.reloading import Reloads, Serving, ignored
 from llmling.report import Reload, StartReport
 from llmling.runtime.agent import Agent
@@ -54,7 +55,6 @@ from llmling.trace import trace_of
 from llmling.wiring import Graph, build_triggers, check_keys, open_engine, policies, with_engine
 
 logger = logging.getLogger("llmling")
-TRY_ENGINE_S = 2.0
 TDeps = TypeVar("TDeps", default=None)
 
 
@@ -115,12 +115,12 @@ class AgentPool(Generic[TDeps]):
         self._engine: Engine | None = None
         self._health: Health | None = None
         self._deliveries: Deliveries | None = None
+        self._deaths = Deaths()
         self._bounds: Bounds | None = None
         self._reloads: Reloads | None = None
         self._draining = False
         self._stopped = asyncio.Event()
-        self._cost_usd = 0.0
-        self._seconds = 0.0
+        self._cost_usd = self._seconds = 0.0
         self._entered = False
 
     # --- what is in it ---------------------------------------------------------------------------------------------
@@ -253,6 +253,7 @@ class AgentPool(Generic[TDeps]):
             # Before the engine starts, since it tells at once which events settled while nobody listened.
             services = with_engine(services, engine, listeners, self._event_url)
             self._triggers = Triggers(build_triggers(self.manifest, services, engine))
+        deaths = self._deaths = Deaths(self._graph.nodes, engine)
         await engine.start(
             deliveries,
             policies(self.manifest),
@@ -261,12 +262,13 @@ class AgentPool(Generic[TDeps]):
             settled=self._settled,
             waiting=self._on_event,
         )
-        self._tasks.spawn(self._try_engine(engine), name="watch over the engine")
+        self._tasks.spawn(keep_trying(engine), name="watch over the engine")
         self._tasks.spawn(tell_starting(engine.store, self.agents), name="what still starts")
         self._stack.push_async_callback(lambda: engine.stop(self.manifest.limits.drain_timeout_s))
+        await self._stack.enter_async_context(deaths)
         if self.arm:
             await self._arm(listeners)
-        return Serving(engine, deliveries, self._triggers, listeners, services if self.arm else None)
+        return Serving(engine, deliveries, self._triggers, listeners, services if self.arm else None, deaths)
 
     def _event_url(self, event_id: str) -> str | None:
         return None if self._health is None else self._health.event_url(event_id)
@@ -307,17 +309,10 @@ class AgentPool(Generic[TDeps]):
     def _settled(self, record: EventRecord) -> None:
         self._cost_usd += record.cost_usd or 0.0
         event_settled(record)
+        self._deaths.heard(record)
         self._tasks.spawn(self._triggers.settled(record), name=f"end of event {record.id}")
         if self._on_event is not None:
             self._on_event(record)
-
-    async def _try_engine(self, engine: Engine) -> None:
-        # Whoever looks at `/readyz` may send nothing while it says no, so the pool tries by itself.
-        while True:
-            await asyncio.sleep(TRY_ENGINE_S)
-            if engine.fault:
-                with contextlib.suppress(EngineError):
-                    await engine.store.put("llmling", {"tried": time.time()})
 
     async def until_stopped(self) -> None:
         """Return when `stop` was called."""
@@ -329,16 +324,9 @@ class AgentPool(Generic[TDeps]):
 
     def ready(self) -> Sequence[str]:
         """Return why the pool is not ready to take events; nothing when it is."""
-        reasons = [f"trigger {name!r}: {why}" for name, why in self._triggers.broken.items()]
-        for name, config in self.manifest.mcp_servers.items():
-            server = self._graph.providers.get(name)
-            if config.required and server is not None and server.state != "ready":
-                reasons.append(f"MCP server {name!r} is {server.state}: {server.reason}")
-        if self._engine is not None and self._engine.fault:
-            reasons.append(self._engine.fault)
-        if self._draining:
-            reasons.append("draining")
-        return reasons
+        required = {name for name, config in self.manifest.mcp_servers.items() if config.required}
+        draining = ["draining"] if self._draining else []
+        return [*unready(self._triggers.broken, self._graph, required, self._engine), *draining]
 
     async def counts(self) -> Mapping[str, int]:
         """Return how many events there are by status."""
@@ -369,6 +357,7 @@ class AgentPool(Generic[TDeps]):
         """Return what `/metrics` shows beside the counts of events."""
         runs = {} if self._deliveries is None else self._deliveries.runs
         yield from samples(self._graph, runs, self._bounds, self._cost_usd)
+        yield from self._deaths.samples()
         yield from () if self._reloads is None else self._reloads.metrics()
 
     @property

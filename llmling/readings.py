@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
+from llmling.protocols import Engine
 from llmling.report import AgentState, ServerState, StartReport, TriggerState
 from llmling.runtime.agent import Agent
 from llmling.runtime.gate import Bounds
 from llmling.runtime.runnable import Runnable
 from llmling.server.metrics import Sample
-from llmling.spending import budget_samples, circuit_samples
+from llmling.spending import bound_samples
 from llmling.wiring import Graph
 
 
@@ -33,6 +34,17 @@ def start_report(
     )
 
 
+def unready(broken: Mapping[str, str], graph: Graph, required: Container[str], engine: Engine | None) -> Iterator[str]:
+    """Yield why events cannot be taken: `broken` triggers and why, `required` MCP servers, the engine."""
+    for name, why in broken.items():
+        yield f"trigger {name!r}: {why}"
+    for name, server in graph.providers.items():
+        if name in required and server.state != "ready":
+            yield f"MCP server {name!r} is {server.state}: {server.reason}"
+    if engine is not None and engine.fault:
+        yield engine.fault
+
+
 def _agent_state(name: str, agent: Agent[Any]) -> AgentState:
     parts = agent.parts
     return AgentState(name, parts.model.name, parts.state, "; ".join(parts.reasons), len(parts.tools()))
@@ -47,7 +59,5 @@ def samples(
         yield Sample("llmling_runs_total", count, labels, "counter", "Deliveries run, by how they ended.")
     for name, server in graph.providers.items():
         yield Sample("llmling_mcp_up", server.state == "ready", {"server": name}, "gauge", "1 while it answers.")
-    if bounds is not None:
-        yield from budget_samples(bounds)
-        yield from circuit_samples(bounds)
+    yield from bound_samples(bounds)
     yield Sample("llmling_cost_usd_total", cost_usd, {}, "counter", "US dollars spent by settled events.")

@@ -14,6 +14,7 @@ from typing import Any
 from llmling import manifest as manifests
 from llmling.arming import Triggers
 from llmling.changes import changes
+from llmling.deaths import Deaths
 from llmling.errors import EngineError, LLMlingError, ManifestError
 from llmling.live import Live, Prepared
 from llmling.manifest.files import ManifestFiles
@@ -42,6 +43,7 @@ class Serving:
     triggers: Triggers
     listeners: Listeners
     services: Services | None
+    deaths: Deaths
 
 
 class Reloads:
@@ -191,6 +193,7 @@ class Reloads:
         if self.serving is None:
             return
         redelivery = {name: node.redelivery for name, node in manifest.nodes.items()}
+        await self.serving.deaths.become()
         self.serving.deliveries.update(redelivery, manifest.limits.max_hops, gone)
         try:
             await self.serving.engine.update(policies(manifest), **_bounds(manifest))

@@ -71,6 +71,13 @@ async def bounded(
     return bounds
 
 
+def bound_samples(bounds: Bounds | None) -> Iterator[Sample]:
+    """Yield what `/metrics` shows of budgets and circuits."""
+    if bounds is not None:
+        yield from budget_samples(bounds)
+        yield from circuit_samples(bounds)
+
+
 def circuit_samples(bounds: Bounds) -> Iterator[Sample]:
     """Yield what `/metrics` shows of the models and servers that fail."""
     for circuit in bounds.circuits:

@@ -101,7 +101,7 @@ def _requeue(
     connection: sqlite3.Connection, ledger: Ledger, delivery_id: str, agent: str, now: float, change: Change
 ) -> None:
     if ledger.unknown(agent):
-        ledger.kill(connection, delivery_id, records.stored(gone(agent)), now)
+        ledger.kill(connection, delivery_id, records.stored(gone(agent)), now, change)
         return
     connection.execute(
         "update delivery set status = 'pending', attempts = 0, crashes = 0, not_before = 0, wait_s = 0,"

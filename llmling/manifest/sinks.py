@@ -5,24 +5,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
+from pydantic import AfterValidator, Discriminator, Field
 from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import Config, PositiveSeconds, RelativeTemplate, plugged
 from llmling.manifest.wire import Headers, SinkSecret, Url
 
 
-def _answers_only(value: object) -> object:
-    if value == "dead":
-        raise ValueError("sinks for dead events come with a later release; remove `on` or write `on: answer`")
-    return value
-
-
 class SinkBase(Config):
     """What every sink shares."""
 
-    on: Annotated[Literal["answer"], BeforeValidator(_answers_only)] = "answer"
-    """What is sent: `answer`, each answer of the agent."""
+    on: Literal["answer", "dead"] = "answer"
+    """What is sent: `answer`, each answer of the agent; `dead`, each dead event that came to it or died at it."""
 
 
 _TAG = re.compile(r"\{[{%#]")

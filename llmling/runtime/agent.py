@@ -159,7 +159,7 @@ class Agent(Member, Generic[TDeps]):
         if config.memory.facts:
             tools = (*tools, *plugins.load(plugins.FACT_TOOLS)(self.memory))
         self.parts = Parts(name, config, services, model=model, tools=tools, prompt=prompt, parallel=parallel_init)
-        self.sinks = [plugins.create("sinks", sink, services) for sink in config.sinks]
+        self.add_sinks(config.sinks, services)
         self._services = services
         self._background = Background(self, name, services.clock)
         self._host: Any = None

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
+from llmling import plugins
 from llmling.errors import LimitExceeded, LLMlingError, RunError
 from llmling.events import RUN, Event, new_id
 from llmling.manifest.agents import InboxConfig
@@ -20,6 +21,9 @@ from llmling.runtime.channel import Channel, Outstanding
 from llmling.runtime.connection import Connection, Envelope
 from llmling.runtime.context import RunContext, session_id
 from llmling.runtime.tracing import Place, below, current_span, place_of
+
+if TYPE_CHECKING:
+    from llmling.runtime.services import Services
 
 logger = logging.getLogger("llmling")
 Target: TypeAlias = "Node | Callable[[Message], Any]"
@@ -50,6 +54,7 @@ class Node(ABC):
         self.description = description
         self.connections: list[Connection] = []
         self.sinks: list[Sink] = []
+        self.dead_sinks: list[Sink] = []
         self.failures: deque[Failure] = deque(maxlen=100)
         self.max_hops = 10
         self.max_messages = 200
@@ -66,6 +71,12 @@ class Node(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+    def add_sinks(self, configs: Iterable[Any], services: Services) -> None:
+        """Build the sinks of a manifest: those for answers, and those for dead events."""
+        for config in configs:
+            sinks = self.dead_sinks if getattr(config, "on", "answer") == "dead" else self.sinks
+            sinks.append(plugins.create("sinks", config, services))
 
     # --- joining ---------------------------------------------------------------------------------------------------
 

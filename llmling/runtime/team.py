@@ -13,7 +13,6 @@ from typing import Any, Self, TypedDict, Unpack, cast
 from pydantic import ValidationError
 
 from llmling import manifest as manifests
-from llmling import plugins
 from llmling.errors import TeamError
 from llmling.events import new_id
 from llmling.manifest.agents import InboxConfig
@@ -129,7 +128,7 @@ class Team(Member):
         self.members = tuple(members)
         self.mode: Mode = config.mode
         self.unnamed = False
-        self.sinks = [plugins.create("sinks", sink, services) for sink in config.sinks]
+        self.add_sinks(config.sinks, services)
         self.model: Model | None = None
         self._picker: Picker | None = None
         if self.mode != "pick":

@@ -154,7 +154,6 @@ x-anything: ignored
 
 LATER = {
     "engine": "engine: {type: nats, servers: ['nats://127.0.0.1:4222'], replicas: 1, lease_s: 15}",
-    "dead sinks": "agents: {a: {sinks: [{type: http, url: 'https://x', 'on': dead}]}}",
 }
 
 # key of the predecessor in its place -> what to write instead
