@@ -1,13 +1,11 @@
-"""Every command with its arguments, on one page; the work is in the module named beside it, imported when it runs."""
+"""Every command but those of `events`; the work is in the module named beside it, imported when it runs."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated
 
 import typer
 from typer.main import get_command
@@ -15,6 +13,19 @@ from typer.main import get_command
 from llmling import __version__
 from llmling.errors import EngineBusy, LLMlingError, ManifestError, StartupError
 from llmling_cli import console
+from llmling_cli.arguments import (
+    File,
+    GraphFormat,
+    Json,
+    LogFormat,
+    Model,
+    ProblemFormat,
+    Record,
+    SpecFormat,
+    Template,
+    work,
+)
+from llmling_cli.events_app import events_app
 
 app = typer.Typer(
     name="llmling",
@@ -24,87 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-events_app = typer.Typer(help="Events the engine recorded, also while `serve` runs.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
 spec_app = typer.Typer(help="Documents of Oracle Agent Spec.", no_args_is_help=True)
 app.add_typer(spec_app, name="spec")
-
-
-class LogFormat(StrEnum):
-    """How log records look on standard error."""
-
-    text = "text"
-    json = "json"
-
-
-class ProblemFormat(StrEnum):
-    """How `validate` prints problems; `github`: annotations of a workflow run."""
-
-    text = "text"
-    json = "json"
-    github = "github"
-
-
-class GraphFormat(StrEnum):
-    """How `graph` draws."""
-
-    mermaid = "mermaid"
-    svg = "svg"
-
-
-class SpecFormat(StrEnum):
-    """How `spec export` writes."""
-
-    json = "json"
-    yaml = "yaml"
-
-
-class Template(StrEnum):
-    """What `init` starts from."""
-
-    watch = "watch"
-    webhook = "webhook"
-    team = "team"
-    mcp = "mcp"
-    schedule = "schedule"
-
-
-class Status(StrEnum):
-    """Where an event stands."""
-
-    pending = "pending"
-    running = "running"
-    waiting = "waiting"
-    done = "done"
-    dead = "dead"
-
-
-File: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="The manifest.", show_default=False)]
-Model: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="M", help="Model of every agent, such as ollama/llama3.2 or demo.")
-]
-Record: TypeAlias = Annotated[
-    str | None,
-    typer.Option(metavar="F", help="Keep every model request and its answer in a cassette beside the manifest."),
-]
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
-EventId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
-AnyEventId: TypeAlias = Annotated[str | None, typer.Argument(metavar="ID", help="An event's id.", show_default=False)]
-OnlyStatus: TypeAlias = Annotated[Status | None, typer.Option("--status", help="Only events of this status.")]
-OnlyTrigger: TypeAlias = Annotated[str | None, typer.Option("--trigger", help="Only events of this trigger.")]
-OnlyAgent: TypeAlias = Annotated[str | None, typer.Option("--agent", help="Only events of this agent.")]
-OnlySince: TypeAlias = Annotated[
-    str | None, typer.Option("--since", metavar="AGE", help="Only events that came in the last 30s, 15m, 2h or 7d.")
-]
-OnlyError: TypeAlias = Annotated[
-    str | None, typer.Option("--error", metavar="TEXT", help="Only events whose reason has this text.")
-]
-All: TypeAlias = Annotated[bool, typer.Option("--all", help="Every dead event.")]
-
-
-def _work(module: str) -> Any:
-    # The one place that imports late: --help and validate must not pay for aiohttp, litellm or mcp.
-    return importlib.import_module(f"llmling_cli.{module}")
 
 
 def _version(wanted: bool) -> None:
@@ -149,9 +82,9 @@ def serve(
     The first signal lets running work finish; a second one ends it at once. A changed manifest is reloaded while it
     runs, and on SIGHUP.
     """
-    manifest = _work("opening").announce(file, json=json)
+    manifest = work("opening").announce(file, json=json)
     raise typer.Exit(
-        _work("serve").serve(
+        work("serve").serve(
             manifest,
             model=model,
             record=record,
@@ -176,10 +109,10 @@ def run(
     stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
 ) -> None:
     """Run one agent once and print its answer."""
-    text = _work("opening").prompt(prompt)
-    manifest = _work("opening").open_manifest(file)
+    text = work("opening").prompt(prompt)
+    manifest = work("opening").open_manifest(file)
     raise typer.Exit(
-        _work("run").run(manifest, agent, text, model=model, record=record, json=json, stream=stream, debug=debugging())
+        work("run").run(manifest, agent, text, model=model, record=record, json=json, stream=stream, debug=debugging())
     )
 
 
@@ -189,14 +122,14 @@ def validate(
     output: Annotated[ProblemFormat, typer.Option("--format", help="How to print problems.")] = ProblemFormat.text,
 ) -> None:
     """Show every problem of a manifest, with its place."""
-    raise typer.Exit(_work("validate").validate(file, output.value))
+    raise typer.Exit(work("validate").validate(file, output.value))
 
 
 @app.command()
 def plan(file: File, json: Json = False) -> None:
     """Show what would run, without running it."""
-    manifest = _work("opening").open_manifest(file)
-    _work("plan").show(manifest, json=json)
+    manifest = work("opening").open_manifest(file)
+    work("plan").show(manifest, json=json)
 
 
 @app.command()
@@ -205,8 +138,8 @@ def graph(
     output: Annotated[GraphFormat, typer.Option("--format", help="How to draw.")] = GraphFormat.mermaid,
 ) -> None:
     """Draw triggers, agents, teams and sinks."""
-    manifest = _work("opening").open_manifest(file)
-    _work("graph").show(manifest, output.value)
+    manifest = work("opening").open_manifest(file)
+    work("graph").show(manifest, output.value)
 
 
 @app.command()
@@ -219,8 +152,8 @@ def lock(
 
     They are written to FILE.lock; a tool that changes later, or is new, is then refused.
     """
-    manifest = _work("opening").open_manifest(file)
-    raise typer.Exit(_work("lock").lock(manifest, check=check, json=json, debug=debugging()))
+    manifest = work("opening").open_manifest(file)
+    raise typer.Exit(work("lock").lock(manifest, check=check, json=json, debug=debugging()))
 
 
 @app.command()
@@ -240,10 +173,10 @@ def fire(
 
     It goes into the serving process when there is one, else it is run here.
     """
-    event_data = _work("opening").event_data(data)
-    manifest = _work("opening").open_manifest(file)
+    event_data = work("opening").event_data(data)
+    manifest = work("opening").open_manifest(file)
     raise typer.Exit(
-        _work("fire").fire(
+        work("fire").fire(
             manifest,
             trigger,
             file=payload,
@@ -257,105 +190,6 @@ def fire(
     )
 
 
-@events_app.command("list")
-def events_list(
-    file: File,
-    status: OnlyStatus = None,
-    trigger: OnlyTrigger = None,
-    agent: OnlyAgent = None,
-    since: OnlySince = None,
-    error: OnlyError = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest first.")] = 100,
-    json: Json = False,
-) -> None:
-    """List events, newest first."""
-    only = _work("picking").Filter.of(status and status.value, trigger, agent, since, error)
-    manifest = _work("opening").open_events(file)
-    _work("events").show_list(manifest, only, limit=limit, json=json)
-
-
-@events_app.command("show")
-def events_show(
-    file: File,
-    event_id: EventId,
-    trace: Annotated[bool, typer.Option("--trace", help="Show every step of its runs instead.")] = False,
-    json: Json = False,
-) -> None:
-    """Show one event: what came in, every delivery, every answer."""
-    manifest = _work("opening").open_events(file)
-    _work("events").show(manifest, event_id, trace=trace, json=json)
-
-
-@events_app.command("retry")
-def events_retry(
-    file: File,
-    event_id: AnyEventId = None,
-    status: OnlyStatus = None,
-    trigger: OnlyTrigger = None,
-    agent: OnlyAgent = None,
-    since: OnlySince = None,
-    error: OnlyError = None,
-    everything: All = False,
-    json: Json = False,
-) -> None:
-    """Run events again: one by its ID, which also approves its tool calls, or many: dead ones unless --status says."""
-    only = _work("picking").Filter.of(status and status.value, trigger, agent, since, error)
-    manifest = _work("opening").open_events(file)
-    raise typer.Exit(_work("events").change(manifest, "retry", event_id, only, everything=everything, json=json))
-
-
-@events_app.command("drop")
-def events_drop(
-    file: File,
-    event_id: AnyEventId = None,
-    status: OnlyStatus = None,
-    trigger: OnlyTrigger = None,
-    agent: OnlyAgent = None,
-    since: OnlySince = None,
-    error: OnlyError = None,
-    everything: All = False,
-    json: Json = False,
-) -> None:
-    """Give up open events or forget settled ones: one by its ID, or many: dead ones unless --status says."""
-    only = _work("picking").Filter.of(status and status.value, trigger, agent, since, error)
-    manifest = _work("opening").open_events(file)
-    raise typer.Exit(_work("events").change(manifest, "drop", event_id, only, everything=everything, json=json))
-
-
-@events_app.command("approve")
-def events_approve(file: File, event_id: EventId, json: Json = False) -> None:
-    """Allow the tool calls an event waits with."""
-    manifest = _work("opening").open_events(file)
-    raise typer.Exit(_work("decisions").settle(manifest, "approve", event_id, "", json=json))
-
-
-@events_app.command("deny")
-def events_deny(
-    file: File,
-    event_id: EventId,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="What the model reads about it.")] = "",
-    json: Json = False,
-) -> None:
-    """Refuse the tool calls an event waits with; its run goes on without them."""
-    manifest = _work("opening").open_events(file)
-    raise typer.Exit(_work("decisions").settle(manifest, "deny", event_id, reason, json=json))
-
-
-@events_app.command("answer")
-def events_answer(
-    file: File,
-    event_id: EventId,
-    text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="Absent: standard input.", show_default=False)
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Answer the question an event waits with."""
-    answer = _work("opening").prompt(text, what="answer")
-    manifest = _work("opening").open_events(file)
-    raise typer.Exit(_work("decisions").settle(manifest, "answer", event_id, answer, json=json))
-
-
 @spec_app.command("export")
 def spec_export(
     file: File,
@@ -365,8 +199,8 @@ def spec_export(
     output: Annotated[SpecFormat, typer.Option("--format", help="How to write.")] = SpecFormat.json,
 ) -> None:
     """Print a pool, or one of its agents or teams, as a document of Agent Spec."""
-    manifest = _work("opening").open_manifest(file)
-    _work("spec").export(manifest, agent, output.value)
+    manifest = work("opening").open_manifest(file)
+    work("spec").export(manifest, agent, output.value)
 
 
 @spec_app.command("import")
@@ -379,7 +213,7 @@ def spec_import(
     ] = None,
 ) -> None:
     """Print a document of Agent Spec as a manifest."""
-    _work("spec").take_in(file, tools)
+    work("spec").take_in(file, tools)
 
 
 @app.command()
@@ -388,13 +222,13 @@ def init(
     template: Annotated[Template, typer.Option(help="What to start from.")] = Template.watch,
 ) -> None:
     """Make a project that `serve` runs at once."""
-    _work("init").init(folder, template.value)
+    work("init").init(folder, template.value)
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the manifest."""
-    _work("validate").schema()
+    work("validate").schema()
 
 
 @app.command()
@@ -402,7 +236,7 @@ def doctor(
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A manifest.", show_default=False)] = None,
 ) -> None:
     """Check what a pool needs on this machine."""
-    raise typer.Exit(_work("doctor").doctor(file))
+    raise typer.Exit(work("doctor").doctor(file))
 
 
 def main() -> None:
