@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 
 from llmling.errors import StartupError
-from llmling.protocols import PASSED_OVER, EventRecord, Trigger
+from llmling.protocols import EventRecord, Trigger
+from llmling.records import PASSED_OVER
 from llmling.report import TriggerState
 from llmling.runtime.tasks import TaskSet
 from llmling.wiring import Source

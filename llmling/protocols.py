@@ -9,8 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 from llmling.asks import Decision
 from llmling.events import Event
 from llmling.records import (
-    PASSED_OVER,
-    STARTING,
     Again,
     Answer,
     Approval,
@@ -41,11 +39,11 @@ from llmling.records import (
 )
 
 __all__ = [
-    "PASSED_OVER", "STARTING", "Again", "Answer", "Approval", "Dead", "Decision", "Delivery", "DeliveryRecord", "Done",
-    "Emit", "Engine", "EventRecord", "EventStatus", "KnowledgeSource", "Model", "ModelRequest", "ModelResponse",
-    "OnRetry", "Outcome", "Overlap", "Policy", "Prompt", "Receipt", "Recorder", "RetryPolicy", "RunDelivery", "RunInfo",
-    "Settled", "Settlement", "Sink", "Step", "Store", "TextDelta", "Tool", "ToolProvider", "ToolSpec", "Trigger",
-    "Waiting", "Work",
+    "Again", "Answer", "Approval", "Dead", "Decision", "Delivery", "DeliveryRecord", "Done", "Emit", "Engine",
+    "EventRecord", "EventStatus", "KnowledgeSource", "Model", "ModelRequest", "ModelResponse", "OnRetry", "Outcome",
+    "Overlap", "Policy", "Prompt", "Receipt", "Recorder", "RetryPolicy", "RunDelivery", "RunInfo", "Settled",
+    "Settlement", "Sink", "Step", "Store", "TextDelta", "Tool", "ToolProvider", "ToolSpec", "Trigger", "Waiting",
+    "Work",
 ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmling.errors import EngineError
-from llmling.protocols import STARTING, Store, ToolProvider
+from llmling.protocols import Store, ToolProvider
+from llmling.records import STARTING
 from llmling.runtime.agent import Agent
 
 logger = logging.getLogger("llmling")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmling.engines import records
-from llmling.protocols import STARTING, EventStatus
+from llmling.protocols import EventStatus
+from llmling.records import STARTING
 
 _PLACES = "concurrency"
 _SPACE, _STARTING_KEY = STARTING

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from llmling.errors import StartupError
 from llmling.events import Event
 from llmling.manifest.triggers import FileTriggerConfig
-from llmling.protocols import PASSED_OVER, Emit, Engine, EventStatus, Receipt
+from llmling.protocols import Emit, Engine, EventStatus, Receipt
+from llmling.records import PASSED_OVER
 from llmling.runtime.services import Services
 from llmling.triggers.after import After
 from llmling.triggers.folders.intake import Intake

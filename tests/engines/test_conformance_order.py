@@ -10,7 +10,8 @@ from engine_world import Gate, ManualClock, World, to, until
 from llmling.asks import Ask, Decision, decision_key
 from llmling.errors import Full
 from llmling.events import Event
-from llmling.protocols import STARTING, Again, Dead, Done, EventRecord, Overlap, Policy, Settlement, Waiting, Work
+from llmling.protocols import Again, Dead, Done, EventRecord, Overlap, Policy, Settlement, Waiting, Work
+from llmling.records import STARTING
 
 # --- order keys ------------------------------------------------------------------------------------------------------
 
