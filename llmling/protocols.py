@@ -195,7 +195,7 @@ class Trigger(Protocol):
         ...
 
     async def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
-        """Hear that one of its events is done or dead; may be told twice, also after a restart."""
+        """Hear that one of its events is done or dead, but not skipped or coalesced; may be told twice."""
         ...
 
 
