@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from chaos import Trial
 from llm_server import LLMServer, Reply, Request
 from serving import Serve, free_port, post, rows, until
 
@@ -40,6 +41,7 @@ agents:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("settings", ["max_tokens: 40", ""])
 async def test_a_budget_holds_across_kills(tmp_path: Path, settings: str) -> None:
+    trial = Trial(f"a budget across kills, {settings or 'no max_tokens'}")
     port, costs = free_port(), list[float]()
 
     def answer(request: Request) -> Reply:
@@ -97,3 +99,4 @@ async def test_a_budget_holds_across_kills(tmp_path: Path, settings: str) -> Non
         if status == "dead":
             assert "the budget of the pool is spent: 0.1" in error
             assert "raise budget.usd_per_month of the pool" in error
+    trial.holds(events=EVENTS, kills=KILLS)

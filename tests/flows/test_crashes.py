@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from chaos import Trial
 from llm_server import Call, LLMServer, Reply, Request
 from serving import Serve, free_port, post, rows, until
 
@@ -74,7 +75,7 @@ def answer(request: Request) -> Reply:
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_kill_9_under_load_loses_nothing_and_repeats_no_unmarked_call(tmp_path: Path) -> None:
-    port = free_port()
+    trial, port = Trial("kill -9 under load of webhooks (W6, Q4)"), free_port()
     (tmp_path / "tools.py").write_text(TOOLS)
     (tmp_path / "agents.yml").write_text(MANIFEST.format(port=port))
     accepted: dict[str, str] = {}
@@ -124,8 +125,10 @@ async def test_kill_9_under_load_loses_nothing_and_repeats_no_unmarked_call(tmp_
     waiting = {order for order, event in accepted.items() if status[event] == "waiting"}
     assert set(charges) | waiting == set(accepted), "every order was charged, or waits for a decision"
     notes = Counter((tmp_path / "notes.txt").read_text().split())
-    assert sum(notes.values()) - len(notes) <= KILLS * 100, "repeats of idempotent calls <= kills x in flight"
+    repeated = sum(notes.values()) - len(notes)
+    assert repeated <= KILLS * 100, "repeats of idempotent calls <= kills x in flight"
     reported = rows(database, "select event_id, count(*) from delivery where agent = 'reporter' group by event_id")
     assert all(count == 1 for _, count in reported)
     assert {event for event, _ in reported} == {event for event, state in status.items() if state == "done"}
     assert rows(database, "pragma integrity_check") == [("ok",)]
+    trial.holds(events=EVENTS, kills=KILLS, repeated=repeated, bound=str(KILLS * 100))

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from chaos import Trial
 from serving import Serve, until
 
 EACH = 1_000 if os.environ.get("CHAOS") else 300
@@ -47,7 +48,7 @@ def runs(folder: Path) -> Counter[str]:
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 async def test_files_dropped_while_down_stopped_or_running_are_each_run_once(tmp_path: Path) -> None:
-    inbox = project(tmp_path)
+    trial, inbox = Trial("files while down, stopped or running (F2, F3)"), project(tmp_path)
     for number in range(EACH):
         (inbox / f"down-{number}.md").write_text(f"file {number}")
     async with Serve(tmp_path) as serve:
@@ -67,12 +68,13 @@ async def test_files_dropped_while_down_stopped_or_running_are_each_run_once(tmp
     counts = runs(tmp_path)
     assert len(counts) == 3 * EACH + 1
     assert set(counts.values()) == {1}
+    trial.holds(events=len(counts))
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 async def test_folders_made_and_filled_at_once_are_not_missed(tmp_path: Path) -> None:
-    inbox = project(tmp_path)
+    trial, inbox = Trial("folders made and filled at once (F4)"), project(tmp_path)
     async with Serve(tmp_path):
         for number in range(TREES):
             deep = inbox / f"tree-{number}" / "a" / "b"
@@ -81,6 +83,7 @@ async def test_folders_made_and_filled_at_once_are_not_missed(tmp_path: Path) ->
                 (deep / f"{index}.md").write_text(f"{number} {index}")
         await until(lambda: len(runs(tmp_path)) >= 5 * TREES, "every file of every tree", 90)
     assert set(runs(tmp_path).values()) == {1}
+    trial.holds(events=5 * TREES)
 
 
 async def test_a_slow_writer_is_run_once_with_the_whole_content(tmp_path: Path) -> None:

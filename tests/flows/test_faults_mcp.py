@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+from chaos import Trial
 from llm_server import Call, LLMServer, Reply, Request
 from serving import Serve, free_port, post, until
 
@@ -48,7 +49,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 async def test_events_end_whatever_happens_to_the_server(tmp_path: Path) -> None:
-    port = free_port()
+    trial, kills, port = Trial("MCP server killed under load (P2)"), 0, free_port()
     (tmp_path / "agents.yml").write_text(MANIFEST.format(python=sys.executable, library=LIBRARY, port=port))
     async with LLMServer(answer) as server, aiohttp.ClientSession() as session:
         serve = Serve(tmp_path, env={"OPENAI_BASE_URL": server.openai_url, "OPENAI_API_KEY": "test"})
@@ -60,11 +61,13 @@ async def test_events_end_whatever_happens_to_the_server(tmp_path: Path) -> None
             return sum(turn["role"] == "tool" and "is not available" not in str(turn["content"]) for turn in turns)
 
         async def killer() -> None:
+            nonlocal kills
             while True:
                 # On a busy machine it takes its time to start; killed before it has, nothing would be left to test.
                 before = served()
                 await until(lambda before=before: served() > before, "an answer of the tool", 120)
                 await asyncio.sleep(KILL_EVERY_S)
+                kills += 1
                 for child in serve.children():
                     with contextlib.suppress(psutil.NoSuchProcess):
                         child.kill()
@@ -86,3 +89,4 @@ async def test_events_end_whatever_happens_to_the_server(tmp_path: Path) -> None
         children = serve.children()
         assert await serve.stop() == 0
         assert not alive(children)
+    trial.holds(events=EVENTS, kills=kills)

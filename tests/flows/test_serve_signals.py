@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+from chaos import Trial
 from serving import Serve, free_port, llmling, post, until
 
 ROUNDS = 50 if os.environ.get("CHAOS") else 4
@@ -53,7 +54,7 @@ def statuses(folder: Path) -> dict[str, str]:
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_sigterm_under_load_drains_and_loses_nothing(tmp_path: Path) -> None:
-    port = project(tmp_path, 0.05)
+    trial, port = Trial("SIGTERM under load (O1)"), project(tmp_path, 0.05)
     accepted: set[str] = set()
     for _ in range(ROUNDS):
         serve = Serve(tmp_path)
@@ -82,6 +83,7 @@ async def test_sigterm_under_load_drains_and_loses_nothing(tmp_path: Path) -> No
     async with Serve(tmp_path):
         await until(lambda: set(statuses(tmp_path).values()) == {"done"}, "everything accepted to be done", 60)
     assert set(statuses(tmp_path)) == accepted
+    trial.holds(events=len(accepted), kills=ROUNDS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
