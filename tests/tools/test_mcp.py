@@ -243,6 +243,16 @@ async def test_a_call_while_it_is_broken_says_so_in_time() -> None:
             await server.call("anything", {}, repeatable=True)
 
 
+async def test_a_server_that_stays_down_is_left_alone_after_five_calls() -> None:
+    async with serve("exits", call_timeout_s=0.05) as server:
+        await server.settled()
+        for _ in range(5):
+            with pytest.raises(ToolError, match="is not available"):
+                await server.call("anything", {}, repeatable=True)
+        with pytest.raises(ToolError, match=r"MCP server 'files' is not asked \(5 requests in a row .* next try is in"):
+            await server.call("anything", {}, repeatable=True)
+
+
 async def test_noise_on_standard_output_is_left_out() -> None:
     async with serve("junk") as server:
         assert await server.wait_ready(20)
