@@ -68,6 +68,7 @@ TABLE: dict[Kind, dict[str, Plugin]] = {
     "engines": {
         "sqlite": Plugin("llmling.manifest.pool:SqliteEngineConfig", "llmling.engines.sqlite:SqliteEngine"),
         "memory": Plugin("llmling.manifest.pool:MemoryEngineConfig", "llmling.engines.memory:MemoryEngine"),
+        "nats": Plugin("llmling.manifest.pool:NatsEngineConfig", "llmling.engines.jetstream.engine:NatsEngine"),
     },
 }
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, SecretStr, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from llmling.manifest.base import (
@@ -47,19 +58,44 @@ class MemoryEngineConfig(Config):
     type: Literal["memory"] = "memory"
 
 
-def _single_machine(value: object) -> object:
+def _names_a_server(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"nats", "tls"} or not parts.hostname:
+        raise PydanticCustomError("server", "this is no address of NATS; write it like nats://127.0.0.1:4222")
+    return value
+
+
+class NatsEngineConfig(Config):
+    """Keeps events in NATS JetStream; for several machines that share one set of events."""
+
+    type: Literal["nats"] = "nats"
+    servers: Annotated[tuple[Annotated[str, AfterValidator(_names_a_server)], ...], Field(min_length=1)] = (
+        "nats://127.0.0.1:4222",
+    )
+    """Addresses of the servers of one cluster; the first that answers is used."""
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "llmling"
+    """Under which name the events lie on the servers; pools with different names share nothing."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """On how many servers each event lies."""
+    lease_s: Annotated[Seconds, Field(ge=1)] = 15.0
+    """After how long the work of a process that is not heard of any more goes to another one, in seconds."""
+    keep_days: Amount = 30.0
+    """How long settled events are kept, in days."""
+
+
+def _typed(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     engine = cast("Mapping[str, Any]", value)
     if "type" not in engine:
         return engine.plus("type", "sqlite") if isinstance(engine, LocatedMapping) else {"type": "sqlite", **engine}
-    if engine["type"] == "nats":
-        raise ValueError("engine 'nats' comes with a later release; use 'sqlite' or 'memory'")
     return engine
 
 
-EngineMapping = Annotated[Annotated[SqliteEngineConfig | MemoryEngineConfig, Discriminator("type")], plugged("engines")]
-EngineConfig = Annotated[EngineMapping, BeforeValidator(_single_machine, json_schema_input_type=EngineMapping)]
+EngineMapping = Annotated[
+    Annotated[SqliteEngineConfig | MemoryEngineConfig | NatsEngineConfig, Discriminator("type")], plugged("engines")
+]
+EngineConfig = Annotated[EngineMapping, BeforeValidator(_typed, json_schema_input_type=EngineMapping)]
 
 
 class ServerConfig(Config):

@@ -7,7 +7,7 @@ import pytest
 from engine_world import ManualClock, World
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "nats"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from nats_server import nats_url
+
+from llmling.engines.jetstream.engine import NatsEngine
 from llmling.engines.memory import MemoryEngine
 from llmling.engines.sqlite import SqliteEngine
 from llmling.events import Event
-from llmling.manifest.pool import MemoryEngineConfig, SqliteEngineConfig
+from llmling.manifest.pool import MemoryEngineConfig, NatsEngineConfig, SqliteEngineConfig
 from llmling.messages import Message
 from llmling.protocols import Delivery, Done, EventRecord, Overlap, Policy, Receipt, Settlement, Work
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 
-AnyEngine: TypeAlias = SqliteEngine | MemoryEngine
+AnyEngine: TypeAlias = SqliteEngine | MemoryEngine | NatsEngine
 Answering: TypeAlias = Callable[[Work], Awaitable[Settlement]]
 AGENTS: Mapping[str, Policy] = {"a": Policy(), "b": Policy(), "c": Policy()}
 
@@ -90,10 +94,14 @@ async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
 class World:
     """An engine and everything around it."""
 
-    def __init__(self, kind: str, folder: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, kind: str, folder: Path, clock: Clock = SYSTEM_CLOCK, *, lease_s: float = 15) -> None:
         self.engine: AnyEngine
         if kind == "sqlite":
             self.engine = SqliteEngine(SqliteEngineConfig(path="state/pool.db"), folder, clock)
+        elif kind == "nats":
+            # A name of its own for each folder: tests share a server, but not their events.
+            name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+            self.engine = NatsEngine(NatsEngineConfig(servers=(nats_url(),), name=name, lease_s=lease_s), folder, clock)
         else:
             self.engine = MemoryEngine(MemoryEngineConfig(), folder, clock)
         self.answers: dict[str, Answering] = {}

@@ -198,19 +198,20 @@ async def test_whoever_listens_hears_that_an_event_waits_once(world: World) -> N
     assert [record.status for record in world.settled] == ["done"]
 
 
-async def test_a_decision_survives_a_restart_and_may_come_from_another_process(tmp_path: Path) -> None:
-    first = World("sqlite", tmp_path)
+@pytest.mark.parametrize("shared", ["sqlite", "nats"])
+async def test_a_decision_survives_a_restart_and_may_come_from_another_process(shared: str, tmp_path: Path) -> None:
+    first = World(shared, tmp_path)
     await first.engine.open()
     first.answers["a"] = Asking(CALLS[0])
     await first.start()
     receipt = await first.accept()
-    other = World("sqlite", tmp_path)
+    other = World(shared, tmp_path)
     await other.engine.open()
     await waits(other, receipt.event_id)
     await first.engine.stop(0)
     assert await other.engine.decide(receipt.event_id, Decision(approved=False, reason="no")) == 1
     await other.engine.stop(0)
-    last = World("sqlite", tmp_path)
+    last = World(shared, tmp_path)
     await last.engine.open()
     last.answers["a"] = asking = Asking(CALLS[0])
     await last.start()
@@ -220,8 +221,9 @@ async def test_a_decision_survives_a_restart_and_may_come_from_another_process(t
     await last.engine.stop(0)
 
 
-async def test_a_serving_process_notices_the_decision_of_another(tmp_path: Path) -> None:
-    world, other = World("sqlite", tmp_path), World("sqlite", tmp_path)
+@pytest.mark.parametrize("shared", ["sqlite", "nats"])
+async def test_a_serving_process_notices_the_decision_of_another(shared: str, tmp_path: Path) -> None:
+    world, other = World(shared, tmp_path), World(shared, tmp_path)
     world.answers["a"] = Asking(CALLS[0])
     await world.engine.open()
     await world.start()

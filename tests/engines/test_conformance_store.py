@@ -16,7 +16,7 @@ from llmling.runtime.stores import MemoryStore
 ODD = ["", "odd\udce9", "a/b", "../x", "'; drop table store; --", "%", "x" * 10_000, "\x00"]
 
 
-@pytest.fixture(params=["sqlite", "memory", "process"])
+@pytest.fixture(params=["sqlite", "memory", "nats", "process"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     if request.param == "process":
         yield MemoryStore()
@@ -77,8 +77,9 @@ async def test_no_increment_is_lost(store: Store) -> None:
     assert await store.get("s", "n") == 20
 
 
-async def test_two_processes_that_swap_share_one_value(tmp_path: Path) -> None:
-    worlds = [World("sqlite", tmp_path) for _ in range(2)]
+@pytest.mark.parametrize("shared", ["sqlite", "nats"])
+async def test_two_processes_that_swap_share_one_value(shared: str, tmp_path: Path) -> None:
+    worlds = [World(shared, tmp_path) for _ in range(2)]
     for world in worlds:
         await world.engine.open()
     one, other = (world.engine.store for world in worlds)

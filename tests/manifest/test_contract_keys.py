@@ -153,7 +153,9 @@ x-anything: ignored
 """
 
 LATER = {
-    "engine": "engine: {type: nats, servers: ['nats://127.0.0.1:4222'], replicas: 1, lease_s: 15}",
+    "key": "engine: {type: nats}\nagents: {a: {triggers: [{type: webhook, key: x}]}}",
+    "overlap": "engine: {type: nats}\nagents: {a: {triggers: [{type: webhook, overlap: skip}]}}",
+    "priority": "engine: {type: nats}\nagents: {a: {triggers: [{type: webhook, priority: high}]}}",
 }
 
 # key of the predecessor in its place -> what to write instead
@@ -227,6 +229,13 @@ def test_every_key_of_the_example_works_or_is_refused_by_name(tmp_path: Path) ->
     assert Manifest.check(file, env=env) == []
     manifest = Manifest.load(file, env=env)
     assert [trigger.name for trigger in manifest.agents["analyzer"].triggers][:2] == ["watch_docs", "api_endpoint"]
+
+
+def test_the_engine_for_several_machines_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "m.yml").write_text(
+        "engine: {type: nats, servers: ['nats://127.0.0.1:4222'], replicas: 3, lease_s: 15, name: pool, keep_days: 7}"
+    )
+    assert check(tmp_path / "m.yml") == []
 
 
 @pytest.mark.parametrize("name", LATER)

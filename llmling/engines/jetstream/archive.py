@@ -1,0 +1,200 @@
+"""Events in the book: read, changed over the version that was read, queued, forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from llmling.engines.jetstream import events
+from llmling.engines.jetstream.book import Book, Found, digest, token
+from llmling.engines.jetstream.events import Doc
+from llmling.engines.jetstream.link import Conflict
+from llmling.errors import EngineError
+from llmling.events import new_id
+from llmling.protocols import EventRecord, Step
+
+
+class Archive:
+    """All events of a pool and the steps of their deliveries."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    async def find(self, event_id: str) -> Found | None:
+        """Return an event, or None when it is unknown or forgotten."""
+        found = await self.book.get(_event(event_id))
+        return None if found is None or "gone" in found.value else found
+
+    async def create(self, doc: Doc) -> Found:
+        """Write a new event.
+
+        Raises:
+            Conflict: There is one of that id.
+        """
+        try:
+            return await self.book.write(_event(doc["id"]), doc, None, facts=events.facts(doc), group=token(doc["id"]))
+        except Conflict:
+            if doc["mark"] and (found := await self.find(doc["id"])) and found.value["mark"] == doc["mark"]:
+                return found
+            raise
+
+    async def change(
+        self, event_id: str, mutate: Callable[[Doc], bool], *, found: Found | None = None, patient: bool = False
+    ) -> Found | None:
+        """Change an event, and return it as it was written; None when it is unknown or `mutate` says no.
+
+        `mutate` gets a copy and may be called more than once: when somebody else was first it decides again. With
+        `patient` this waits for a NATS that does not answer. `found` is the event as it was last read.
+        """
+        mark = new_id()
+
+        async def attempt() -> Found | None:
+            nonlocal found
+            # Only the first look may be an older one.
+            current, found = found, None
+            while True:
+                current = current or await self.find(event_id)
+                if current is None:
+                    return None
+                if current.value["mark"] == mark:
+                    # The answer to this very change was lost.
+                    return current
+                doc = copy.deepcopy(current.value)
+                if not mutate(doc):
+                    return None
+                doc["n"] = doc["n"] or current.revision
+                doc["mark"] = mark
+                try:
+                    key, group = _event(event_id), token(event_id)
+                    return await self.book.write(key, doc, current, facts=events.facts(doc), group=group)
+                except Conflict:
+                    current = None
+
+        return await self.book.link.patiently(attempt) if patient else await attempt()
+
+    async def forget(self, event_id: str) -> bool:
+        """Delete a settled event with all that belongs to it but its key; return whether it was settled."""
+        known: list[str] = []
+
+        def settle(doc: Doc) -> bool:
+            if doc["finished"] is None:
+                return False
+            known[:] = [doc["key"]] if doc["key"] else []
+            doc["gone"] = True
+            return True
+
+        forgotten = await self.change(event_id, settle)
+        if forgotten is None:
+            return False
+        for key in known:
+            with contextlib.suppress(Conflict):
+                if (found := await self.book.get(key)) is not None and found.value["event"] == event_id:
+                    await self.book.write(key, {**found.value, "gone": True}, found, facts=_expiry(found.value))
+        for kind in ("step", "body"):
+            await self.book.forget(f"{kind}.{token(event_id)}.>")
+        await self.book.erase(forgotten)
+        return True
+
+    async def queue(self, doc: Doc, entries: Iterable[Doc]) -> None:
+        """Queue deliveries, each once however often it is asked for."""
+        for entry in entries:
+            subject = self.book.ticket(entry["agent"], doc["id"], entry["id"], entry["turn"])
+            body = events.records.encode([doc["id"], entry["id"], entry["turn"]]).encode()
+            with contextlib.suppress(Conflict):
+                await self.book.link.publish(subject, body, last=0)
+
+    async def unqueue(self, doc: Doc, entries: Iterable[Doc]) -> None:
+        """Take deliveries out of the queue."""
+        for entry in entries:
+            subject = self.book.ticket(entry["agent"], doc["id"], entry["id"], entry["turn"])
+            found = await self.book.link.last(self.book.queue, subject)
+            if found is not None:
+                await self.book.link.delete(self.book.queue, found[1])
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    async def take_key(self, name: str, event_id: str, expires: float | None, over: Found | None) -> None:
+        """Write a key down.
+
+        Raises:
+            Conflict: Somebody else was first.
+        """
+        value = {"event": event_id, "expires": expires}
+        await self.book.write(name, value, over, facts=_expiry(value))
+
+    async def forget_keys(self, now: float) -> None:
+        """Delete keys that have expired."""
+        async with aclosing(self.book.headings("key.>")) as headings:
+            dated = [each async for each in headings]
+        for each in dated:
+            if each.facts["expires"] is not None and each.facts["expires"] <= now:
+                await self.book.erase(each)
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    async def steps(self, doc: Doc, entry: Doc | None = None) -> dict[str, tuple[Step, ...]]:
+        """Return the steps of one or all deliveries of an event, by delivery, in the order of their recording."""
+        entries = doc["deliveries"] if entry is None else [entry]
+        ids = {digest(each["id"]): each["id"] for each in entries}
+        steps: dict[str, dict[str, Step]] = {each["id"]: {} for each in entries}
+        pattern = f"step.{token(doc['id'])}.{'*' if entry is None else digest(entry['id'])}.*"
+        async with aclosing(self.book.scan(pattern)) as found:
+            async for key, record in found:
+                delivery_id = ids.get(key.split(".")[2])
+                if delivery_id is not None:
+                    step = _step(record.value)
+                    steps[delivery_id][step.key] = step
+        for each in entries:
+            for decided in each["decided"]:
+                step = _step(decided)
+                steps[each["id"]].setdefault(step.key, step)
+        return {delivery_id: tuple(by_key.values()) for delivery_id, by_key in steps.items()}
+
+    async def write_step(self, event_id: str, delivery_id: str, step: Step) -> None:
+        """Write a step down, over an earlier one of the same key."""
+        await self.book.put(step_of(event_id, delivery_id, step.key), step_data(step), group=token(event_id))
+
+    async def forget_step(self, event_id: str, delivery_id: str, key: str) -> None:
+        """Delete a step."""
+        await self.book.forget(step_of(event_id, delivery_id, key))
+
+    async def record(self, found: Found) -> EventRecord:
+        """Return an event with its deliveries and their steps."""
+        doc = found.value
+        # Most events have no steps that somebody could look for: only runs that wait or fail are asked again.
+        return events.event_record(doc, await self.steps(doc) if doc["deliveries"] else {})
+
+
+def _expiry(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {"expires": value["expires"]}
+
+
+def _event(event_id: str) -> str:
+    return f"event.{token(event_id)}"
+
+
+def key_of(trigger: str, key: str) -> str:
+    """Return where a trigger's own id of an event is remembered."""
+    return f"key.{digest(trigger)}.{digest(key)}"
+
+
+def step_of(event_id: str, delivery_id: str, key: str) -> str:
+    """Return where a step is written down."""
+    return f"step.{token(event_id)}.{digest(delivery_id)}.{digest(key)}"
+
+
+def step_data(step: Step) -> dict[str, Any]:
+    """Return a step as it is written down."""
+    return {"key": step.key, "kind": step.kind, "data": dict(step.data)}
+
+
+def _step(data: Mapping[str, Any]) -> Step:
+    try:
+        return Step(data["key"], data["kind"], data["data"])
+    except KeyError as error:
+        raise EngineError(f"a step cannot be read from NATS: {error} is missing") from error

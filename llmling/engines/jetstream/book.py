@@ -1,0 +1,197 @@
+"""Records in a key-value bucket, each written only over the version that was read, and the queue beside them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+from llmling.engines.jetstream.link import Link
+from llmling.errors import EngineError
+from llmling.events import new_id
+
+# NATS takes messages of 1 MB as it comes; what is larger than this is written in parts.
+_PART_BYTES = 512 * 1024
+_PARTS = "$parts"
+_HEADER = "Llmling"
+_SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value as it was read, the place of that version, and where its parts are, if it has any."""
+
+    value: Any
+    revision: int
+    parts: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What stands above a record: its key, its place, and the facts by which records are listed."""
+
+    key: str
+    revision: int
+    facts: Mapping[str, Any]
+
+
+class Book:
+    """The records and the queue of one pool; pools with different names share a server without touching each other."""
+
+    def __init__(self, link: Link, name: str, replicas: int) -> None:
+        self.link = link
+        self.name = name
+        self.records = f"KV_{name}"
+        self.queue = f"{name}-queue"
+        self._replicas = replicas
+        self._prefix = f"$KV.{name}."
+
+    async def prepare(self) -> None:
+        """Make what is not there yet.
+
+        Raises:
+            EngineError: The server refuses.
+        """
+        common: dict[str, Any] = {
+            "num_replicas": self._replicas, "storage": "file", "discard": "new", "max_age": 0, "max_bytes": -1,
+            "max_msgs": -1, "max_consumers": -1, "max_msg_size": -1, "duplicate_window": 120_000_000_000,
+        }  # fmt: skip
+        records = {
+            **common, "name": self.records, "subjects": [f"{self._prefix}>"], "retention": "limits",
+            "max_msgs_per_subject": 1, "allow_rollup_hdrs": True, "deny_delete": False,
+        }  # fmt: skip
+        queue = {**common, "name": self.queue, "subjects": [f"{self.name}.queue.>"], "retention": "workqueue"}
+        for config in (records, queue):
+            stream = config["name"]
+            found = await self.link.api(f"STREAM.INFO.{stream}")
+            if found.get("error", {}).get("code") != 404 and "error" in found:
+                raise EngineError(f"NATS does not show its stream {stream}: {found['error']['description']}")
+            call = "CREATE" if "error" in found else "UPDATE"
+            if call == "UPDATE" and found["config"]["num_replicas"] == self._replicas:
+                continue
+            answer = await self.link.api(f"STREAM.{call}.{stream}", config)
+            if (error := answer.get("error")) is not None:
+                raise EngineError(
+                    f"NATS cannot keep events in {stream}: {error['description']}; `engine.replicas` is "
+                    f"{self._replicas}, and a cluster needs at least so many servers"
+                )
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    async def get(self, key: str) -> Found | None:
+        """Return what is written under a key, or None."""
+        found = await self.link.last(self.records, self._prefix + key)
+        if found is None:
+            return None
+        message, revision = found
+        return await self._found(message.get("data", ""), revision, encoded=True)
+
+    async def write(
+        self,
+        key: str,
+        value: Any,
+        over: Found | None,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        group: str = "value",
+    ) -> Found:
+        """Write a value over the version `over`, None: there must be none; parts of it are deleted with their group.
+
+        Raises:
+            Conflict: Another version is there.
+        """
+        data, parts = await self._parted(value, group)
+        headers = None if facts is None else {_HEADER: json.dumps(facts)}
+        last = 0 if over is None else over.revision
+        revision = await self.link.publish(self._prefix + key, data, last=last, headers=headers)
+        if over is not None and over.parts is not None:
+            await self.link.purge(self.records, f"{self._prefix}body.{over.parts}.*")
+        return Found(value, revision, parts)
+
+    async def put(self, key: str, value: Any, *, group: str) -> None:
+        """Write a value over whatever is there."""
+        data, _ = await self._parted(value, group)
+        await self.link.publish(self._prefix + key, data)
+
+    async def erase(self, found: Found | Heading) -> None:
+        """Delete a version of a record; a newer one stays."""
+        await self.link.delete(self.records, found.revision)
+        if isinstance(found, Found) and found.parts is not None:
+            await self.link.purge(self.records, f"{self._prefix}body.{found.parts}.*")
+
+    async def forget(self, pattern: str) -> None:
+        """Delete all records whose key matches, where nobody scans."""
+        await self.link.purge(self.records, self._prefix + pattern)
+
+    async def headings(self, pattern: str) -> AsyncGenerator[Heading]:
+        """Yield what stands above all records whose key matches, without reading them."""
+        scan = self.link.scan(self.records, self._prefix + pattern, headers_only=True)
+        async with aclosing(scan) as messages:
+            async for message, revision in messages:
+                headers: Any = message.headers or {}
+                facts: dict[str, Any] = json.loads(headers.get(_HEADER, "{}"))
+                yield Heading(message.subject.removeprefix(self._prefix), revision, facts)
+
+    async def scan(self, pattern: str) -> AsyncGenerator[tuple[str, Found]]:
+        """Yield all records whose key matches, those written last at the end."""
+        async with aclosing(self.link.scan(self.records, self._prefix + pattern)) as messages:
+            async for message, revision in messages:
+                found = await self._found(message.data, revision)
+                if found is not None:
+                    yield message.subject.removeprefix(self._prefix), found
+
+    async def _parted(self, value: Any, group: str) -> tuple[bytes, str | None]:
+        data = json.dumps(value, separators=(",", ":")).encode()
+        if len(data) <= _PART_BYTES:
+            return data, None
+        parts = f"{group}.{new_id()}"
+        count = 0
+        for start in range(0, len(data), _PART_BYTES):
+            await self.link.publish(f"{self._prefix}body.{parts}.{count}", data[start : start + _PART_BYTES])
+            count += 1
+        return json.dumps({_PARTS: [parts, count]}).encode(), parts
+
+    async def _found(self, data: Any, revision: int, *, encoded: bool = False) -> Found | None:
+        value: Any = json.loads(_decoded(data) if encoded else data)
+        if not isinstance(value, dict) or _PARTS not in value:
+            return Found(value, revision)
+        parts: str
+        count: int
+        parts, count = cast("Any", value)[_PARTS]
+        whole = b""
+        for number in range(count):
+            found = await self.link.last(self.records, f"{self._prefix}body.{parts}.{number}")
+            if found is None:
+                # A newer version has just replaced this one.
+                return None
+            whole += _decoded(found[0].get("data", ""))
+        return Found(json.loads(whole), revision, parts)
+
+    # --- the queue ---------------------------------------------------------------------------------------------------
+
+    def ticket(self, agent: str, event_id: str, delivery_id: str, turn: int) -> str:
+        """Return the subject of the ticket of one delivery, the `turn`th time it is queued."""
+        return f"{self.name}.queue.{token(agent)}.{token(event_id)}.{digest(delivery_id)}.{turn}"
+
+    def tickets(self, agent: str) -> str:
+        """Return what matches all tickets of an agent."""
+        return f"{self.name}.queue.{token(agent)}.>"
+
+
+def _decoded(data: str) -> bytes:
+    return base64.b64decode(data)
+
+
+def token(text: str) -> str:
+    """Return a text as one part of a key: itself where NATS allows that."""
+    return text if _SAFE.fullmatch(text) else "=" + digest(text)
+
+
+def digest(text: str) -> str:
+    """Return a part of a key that stands for any text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

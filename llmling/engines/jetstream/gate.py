@@ -1,0 +1,69 @@
+"""How many deliveries of a process run at once, and which of them must run without neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+_SUSPICIOUS = 2
+
+
+class Gate:
+    """Lets `concurrency` deliveries in, in the order in which they come.
+
+    One crash may be a power cut and makes nobody a suspect. Who has been there twice is one, and runs when no other
+    suspect does; on its last try it runs alone in the process, so whoever dies of a crash cannot be a neighbour of
+    the one that caused it.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._places = asyncio.Semaphore(concurrency)
+        self._suspects = asyncio.Lock()
+        self._moved = asyncio.Condition()
+        self._active = 0
+        self._alone = 0
+
+    @asynccontextmanager
+    async def place(self, crashes: int, *, last_try: bool) -> AsyncGenerator[None]:
+        """Hold a place for a delivery that has seen its process die so often."""
+        if not crashes or (crashes < _SUSPICIOUS and not last_try):
+            async with self._places, self._among_others():
+                yield
+            return
+        async with self._suspects, self._places:
+            if not last_try:
+                async with self._among_others():
+                    yield
+                return
+            async with self._without_others():
+                yield
+
+    @asynccontextmanager
+    async def _among_others(self) -> AsyncGenerator[None]:
+        async with self._moved:
+            await self._moved.wait_for(lambda: not self._alone)
+            self._active += 1
+        try:
+            yield
+        finally:
+            async with self._moved:
+                self._active -= 1
+                self._moved.notify_all()
+
+    @asynccontextmanager
+    async def _without_others(self) -> AsyncGenerator[None]:
+        async with self._moved:
+            self._alone += 1
+            try:
+                await self._moved.wait_for(lambda: not self._active)
+            except BaseException:
+                self._alone -= 1
+                self._moved.notify_all()
+                raise
+        try:
+            yield
+        finally:
+            async with self._moved:
+                self._alone -= 1
+                self._moved.notify_all()

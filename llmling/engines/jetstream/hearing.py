@@ -1,0 +1,207 @@
+"""Who wants to know what happened to an event: those that wait for it, the process it came through, and the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Collection, Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from llmling.engines.jetstream import events
+from llmling.engines.jetstream.archive import Archive
+from llmling.engines.jetstream.book import Found
+from llmling.engines.jetstream.events import Doc
+from llmling.engines.jetstream.link import Unreachable
+from llmling.errors import EngineError
+from llmling.protocols import EventRecord, Settled
+from llmling.runtime.tasks import TaskSet
+
+log = logging.getLogger("llmling.engine")
+_ASK_S = 1.0
+_CLOSE_S = 2.0
+
+
+class Hearing:
+    """Tells what has changed, here and to the other processes, each settled event at least once.
+
+    A settled event is told in the process that accepted it; when that one is gone, in the one that settled it or
+    the next that starts. News between processes may get lost: they only save looking.
+    """
+
+    def __init__(self, archive: Archive, host: str, tasks: TaskSet) -> None:
+        self._archive = archive
+        self._link = archive.book.link
+        self._name = archive.book.name
+        self._host = host
+        self._tasks = tasks
+        self._settled: Settled | None = None
+        self._waits: Settled | None = None
+        self._runs: Callable[[str], bool] = lambda delivery_id: False
+        self._heard: Callable[[Doc], Awaitable[None]] | None = None
+        self._stop: Callable[[Collection[str]], None] = lambda delivery_ids: None
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._quiet = asyncio.Event()
+
+    async def open(self) -> None:
+        """Hear the news of other processes from now on."""
+        await self._link.listen(f"{self._name}.news", self._news)
+        self._link.on_return(self.wake_all)
+
+    async def serve(
+        self,
+        settled: Settled | None,
+        waits: Settled | None,
+        runs: Callable[[str], bool],
+        heard: Callable[[Doc], Awaitable[None]],
+        stop: Callable[[Collection[str]], None],
+    ) -> None:
+        """Answer other processes: `runs` says whether a delivery is running here, `heard` gets their news.
+
+        `stop` is told of deliveries that were settled while they run.
+        """
+        self._settled, self._waits, self._runs, self._heard, self._stop = settled, waits, runs, heard, stop
+        await self._link.listen(f"{self._name}.host.{self._host}", self._asked)
+        await self._link.listen(f"{self._name}.hosts", self._asked)
+
+    def tells(self, doc: Doc) -> bool:
+        """Whether this process is the one to tell of the end of an event."""
+        return self._settled is not None and doc["host"] in {self._host, None}
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def listen(self, event_id: str) -> Generator[asyncio.Event]:
+        """Give an event that is set whenever this one may have changed."""
+        changed = asyncio.Event()
+        self._waiting.setdefault(event_id, set()).add(changed)
+        try:
+            yield changed
+        finally:
+            listeners = self._waiting[event_id]
+            listeners.discard(changed)
+            if not listeners:
+                del self._waiting[event_id]
+            if not self._waiting:
+                self._quiet.set()
+
+    async def close(self) -> None:
+        """Let all that wait have a last look."""
+        self._quiet.clear()
+        self.wake_all()
+        if self._waiting:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._quiet.wait()
+
+    def wake_all(self) -> None:
+        """Let all that wait look again."""
+        for event_id in list(self._waiting):
+            self._wake(event_id)
+
+    def _wake(self, event_id: str) -> None:
+        for changed in self._waiting.get(event_id, ()):
+            changed.set()
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+
+    async def announce(self, found: Found, *, stopped: Collection[str] = (), before: Doc | None = None) -> None:
+        """Tell of a change: of the end of an event, of one that waits for a person, of deliveries that must stop."""
+        doc = found.value
+        self._wake(doc["id"])
+        self._stop(stopped)
+        later = [entry for entry in doc["deliveries"] if entry["status"] == "pending" and entry["due"]]
+        news = {"id": doc["id"], "stopped": list(stopped), "deliveries": [_short(entry) for entry in later]}
+        await self._link.tell(f"{self._name}.news", json.dumps(news).encode())
+        if self._waits is not None and doc["status"] == "waiting" and (before is None or before["status"] != "waiting"):
+            _call(self._waits, doc)
+        if doc["finished"] is not None and (before is None or before["finished"] is None):
+            await self.end(found)
+
+    async def end(self, found: Found) -> None:
+        """Tell that an event has settled, in the process whose matter it is."""
+        doc = found.value
+        if self.tells(doc):
+            if self._settled is not None:
+                _call(self._settled, doc)
+            if not doc["told"]:
+                self._tasks.spawn(self._mark(doc["id"]), name=f"mark of event {doc['id']}")
+        elif doc["host"] not in {self._host, None}:
+            self._tasks.spawn(self._pass_on(found), name=f"end of event {doc['id']}")
+
+    async def adopt(self, doc: Doc) -> None:
+        """Tell that an event has settled, unless the process that should tell is alive."""
+        if self._settled is None or (doc["host"] not in {self._host, None} and await self.alive(doc["host"])):
+            return
+        _call(self._settled, doc)
+        if not doc["told"]:
+            await self._mark(doc["id"])
+
+    async def _pass_on(self, found: Found) -> None:
+        if await self._ask(found.value["host"], {"ended": found.value["id"]}) is None:
+            await self.adopt(found.value)
+
+    async def _mark(self, event_id: str) -> None:
+        def mark(doc: Doc) -> bool:
+            told = doc["finished"] is not None and not doc["told"]
+            doc["told"] = True
+            return told
+
+        with suppress(EngineError):
+            await self._archive.change(event_id, mark, patient=True)
+
+    # --- other processes ---------------------------------------------------------------------------------------------
+
+    async def alive(self, host: str) -> bool:
+        """Whether a process serves right now."""
+        return await self._ask(host, {}) is not None
+
+    async def runs(self, host: str, delivery_id: str) -> bool | None:
+        """Whether another process runs a delivery, None when it does not answer."""
+        answer = await self._ask(host, {"runs": delivery_id})
+        return None if answer is None else answer == b"yes"
+
+    async def anybody(self) -> bool:
+        """Whether any other process serves."""
+        return await self._ask(None, {}) is not None
+
+    async def _ask(self, host: str | None, question: dict[str, str]) -> bytes | None:
+        subject = f"{self._name}.hosts" if host is None else f"{self._name}.host.{host}"
+        try:
+            return (await self._link.request(subject, json.dumps(question).encode(), timeout_s=_ASK_S)).data
+        except Unreachable:
+            return None
+
+    async def _asked(self, message: Any) -> None:
+        question = json.loads(message.data)
+        answer = b"yes"
+        if "runs" in question:
+            answer = b"yes" if self._runs(question["runs"]) else b"no"
+        elif "ended" in question:
+            self._tasks.spawn(self._told_by_others(question["ended"]), name="news of the end of an event")
+        await self._link.tell(message.reply, answer)
+
+    async def _told_by_others(self, event_id: str) -> None:
+        found = await self._link.patiently(lambda: self._archive.find(event_id))
+        if found is not None and found.value["finished"] is not None and not found.value["told"]:
+            self._wake(event_id)
+            await self.end(found)
+
+    async def _news(self, message: Any) -> None:
+        news = json.loads(message.data)
+        self._wake(news["id"])
+        if self._heard is not None:
+            await self._heard(news)
+
+
+def _short(entry: Doc) -> Doc:
+    return {key: entry[key] for key in ("id", "agent", "status", "turn", "due", "wait_s")}
+
+
+def _call(listener: Settled, doc: Doc) -> None:
+    record: EventRecord = events.event_record(doc)
+    try:
+        listener(record)
+    except Exception:  # the border to whoever listens: no event is lost for that
+        log.exception("the listener failed for event %s; the event itself is safe", doc["id"])

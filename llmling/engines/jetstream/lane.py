@@ -1,0 +1,141 @@
+"""The way of one agent's deliveries into this process: as many are asked for as it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmling.engines.jetstream.book import Book, token
+from llmling.errors import EngineError
+from llmling.protocols import Policy
+
+_PULL_S = 30.0
+_SECOND = 1_000_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A delivery as the queue handed it out; it is this process's for as long as it is renewed."""
+
+    event_id: str
+    delivery_id: str
+    turn: int
+    reply: str
+    deliveries: int
+    renewed: float = field(default_factory=time.monotonic)
+    asked: float = 0.0
+    run: asyncio.Task[Any] | None = None
+    fenced: bool = False
+    stopped: bool = False
+
+
+class Lane:
+    """Asks the queue for deliveries of one agent: one request for each place that is free here.
+
+    The server hands out no more than the agent's `concurrency` to all processes together.
+    """
+
+    def __init__(
+        self, book: Book, agent: str, policy: Policy, lease_s: float, arrived: Callable[[Lane, Ticket], None]
+    ) -> None:
+        self.agent = agent
+        self.policy = policy
+        self.active = 0
+        self._book = book
+        self._link = book.link
+        self._lease_s = lease_s
+        self._arrived = arrived
+        self._pulls: deque[float] = deque()
+        self._subscription: Any = None
+        self._inbox = ""
+
+    async def open(self) -> None:
+        """Make the agent's place in the queue, and begin to ask.
+
+        Raises:
+            EngineError: The server refuses.
+        """
+        name, stream = token(self.agent), self._book.queue
+        config = {
+            "durable_name": name,
+            "filter_subject": self._book.tickets(self.agent),
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": int(self._lease_s * _SECOND),
+            "max_ack_pending": self.policy.concurrency,
+            "max_deliver": -1,
+            "replay_policy": "instant",
+        }
+        answer = await self._link.api(
+            f"CONSUMER.DURABLE.CREATE.{stream}.{name}", {"stream_name": stream, "config": config}
+        )
+        if (error := answer.get("error")) is not None:
+            raise EngineError(f"NATS cannot hand out deliveries of agent {self.agent!r}: {error['description']}")
+        self._inbox = self._link.inbox()
+        self._subscription = await self._link.listen(self._inbox, self._message)
+        await self.pull()
+
+    async def close(self) -> None:
+        """Ask for nothing more."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await self._link.unlisten(subscription)
+
+    async def pull(self, *, anew: bool = False) -> None:
+        """Ask for as many as are free here; `anew` when the server has forgotten what it was asked for."""
+        now = time.monotonic()
+        if anew:
+            self._pulls.clear()
+        while self._pulls and self._pulls[0] <= now:
+            self._pulls.popleft()
+        while self._subscription is not None and self.active + len(self._pulls) < self.policy.concurrency:
+            self._pulls.append(now + _PULL_S + 1)
+            wanted = json.dumps({"batch": 1, "expires": int(_PULL_S * _SECOND)}).encode()
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._book.queue}.{token(self.agent)}"
+            await self._link.tell(subject, wanted, reply=self._inbox)
+
+    async def waiting(self) -> tuple[int, int]:
+        """Return how many deliveries nobody has taken yet, and the place of the last one that was taken.
+
+        Raises:
+            EngineError: NATS does not say.
+        """
+        answer = await self._link.api(f"CONSUMER.INFO.{self._book.queue}.{token(self.agent)}")
+        if (error := answer.get("error")) is not None:
+            raise EngineError(f"NATS does not show the queue of agent {self.agent!r}: {error['description']}")
+        return answer["num_pending"], answer["delivered"]["stream_seq"]
+
+    async def _message(self, message: Any) -> None:
+        if self._pulls:
+            self._pulls.popleft()
+        if message.headers and "Status" in message.headers:
+            if message.headers["Status"] == "408":
+                await self.pull()
+            # All else means that the server cannot right now: the regular look asks again.
+            return
+        tokens = message.reply.split(".")
+        event_id, delivery_id, turn = json.loads(message.data)
+        ticket = Ticket(event_id, delivery_id, turn, message.reply, int(tokens[4 if len(tokens) == 9 else 6]))
+        self.active += 1
+        self._arrived(self, ticket)
+
+    # --- what becomes of a ticket ------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Give a place back."""
+        self.active -= 1
+        await self.pull()
+
+    async def ack(self, ticket: Ticket) -> None:
+        """Take a delivery out of the queue; when that cannot be said now, it comes again and its end is found."""
+        await self._link.request(ticket.reply, b"+ACK")
+
+    async def give_back(self, ticket: Ticket, after_s: float = 0.0) -> None:
+        """Let the queue hand it out again, to anybody."""
+        delay = b"" if not after_s else b" " + json.dumps({"delay": int(after_s * _SECOND)}).encode()
+        await self._link.tell(ticket.reply, b"-NAK" + delay)

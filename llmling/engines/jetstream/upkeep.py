@@ -1,0 +1,94 @@
+"""What every serving process does beside the daily run: taking up what was left, and forgetting what is old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+
+from llmling.engines.jetstream import events
+from llmling.engines.jetstream.archive import Archive
+from llmling.engines.jetstream.events import Doc
+from llmling.engines.jetstream.hearing import Hearing
+from llmling.engines.jetstream.operator import Operator
+from llmling.engines.jetstream.rooms import Rooms
+from llmling.engines.jetstream.settle import Settler
+from llmling.errors import EngineError
+from llmling.runtime.clock import Clock
+
+log = logging.getLogger("llmling.engine")
+_HOUR_S = 3600
+_AGAIN_S = 1.0
+
+
+class Upkeep:
+    """Looks at all events at the start, after NATS was away, and once an hour."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        hearing: Hearing,
+        settler: Settler,
+        operator: Operator,
+        rooms: Rooms,
+        clock: Clock,
+        keep_s: float,
+    ) -> None:
+        self._archive = archive
+        self._hearing = hearing
+        self._settler = settler
+        self._operator = operator
+        self._rooms = rooms
+        self._clock = clock
+        self._keep_s = keep_s
+        self._wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        self._archive.book.link.on_return(self._wanted.set)
+        while True:
+            self._wanted.clear()
+            try:
+                await self._look()
+            except EngineError as error:
+                log.warning("the events in NATS could not all be looked at, trying again: %s", error)
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            await self._pause()
+
+    async def _pause(self) -> None:
+        waits = {asyncio.create_task(self._wanted.wait()), asyncio.create_task(self._clock.sleep(_HOUR_S))}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.wait(waits)
+
+    async def _look(self) -> None:
+        now = self._clock.now().timestamp()
+        async with aclosing(self._archive.book.headings("event.*")) as headings:
+            listed = {each.key: each async for each in headings}
+        for heading in listed.values():
+            finished = heading.facts.get("finished")
+            if finished is None or heading.facts.get("told") is False:
+                found = await self._archive.book.get(heading.key)
+                if found is not None and "gone" not in found.value:
+                    await self._take_up(found.value)
+            elif finished < now - self._keep_s:
+                found = await self._archive.book.get(heading.key)
+                if found is not None:
+                    await self._archive.forget(found.value["id"])
+        await self._archive.forget_keys(now)
+
+    async def _take_up(self, doc: Doc) -> None:
+        if doc["finished"] is not None:
+            if not doc["told"]:
+                await self._hearing.adopt(doc)
+            return
+        for entry in doc["deliveries"]:
+            if entry["status"] == "pending" and not self._rooms.knows(entry["agent"]):
+                await self._operator.settle(doc["id"], entry["id"], events.gone(entry["agent"]))
+        self._settler.queue_later(doc["id"], doc["deliveries"])
+        open_ = [each for each in doc["deliveries"] if each["status"] in {"pending", "running"} and not each["due"]]
+        await self._archive.queue(doc, [each for each in open_ if self._rooms.knows(each["agent"])])

@@ -1,0 +1,107 @@
+"""A real nats-server with JetStream: one for all tests of a process, and others that a test may kill."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from serving import free_port
+
+_START_S = 30.0
+# Debian puts it where only root looks.
+_PROGRAM = shutil.which("nats-server", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+
+
+class NatsServer:
+    """A server whose files outlive it; `start` again is a restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and return when it takes connections."""
+        self.process = subprocess.Popen(
+            [
+                _PROGRAM or "nats-server",
+                "-a",
+                "127.0.0.1",
+                "-p",
+                str(self.port),
+                "-js",
+                "-sd",
+                self.folder,
+                "-l",
+                self.log,
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+        end = time.monotonic() + _START_S
+        while not self._answers():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, "nats-server does not answer"
+            time.sleep(0.02)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                return connection.recv(5) == b"INFO "
+        except OSError:
+            return False
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it; by default as a power cut of the process would."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+
+    async def restart(self) -> None:
+        """Kill it and start it again."""
+        await asyncio.to_thread(self.end)
+        await asyncio.to_thread(self.start)
+
+
+def need_nats() -> None:
+    """Skip a test where the server is not installed; under CI it has to be."""
+    if _PROGRAM is None:
+        assert os.environ.get("CI") != "true", "nats-server is missing: apt-get install nats-server"
+        pytest.skip("nats-server is not installed (Debian: apt-get install nats-server)")
+
+
+@functools.cache
+def _shared() -> NatsServer:
+    folder = tempfile.mkdtemp(prefix="llmling-nats-")
+    server = NatsServer(Path(folder))
+    server.start()
+
+    def end() -> None:
+        server.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    return server
+
+
+def nats_url() -> str:
+    """Return the address of the server that all tests of this process share."""
+    need_nats()
+    return _shared().url
