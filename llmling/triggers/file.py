@@ -12,6 +12,8 @@ from llmling.events import Event
 from llmling.manifest.triggers import FileTriggerConfig
 from llmling.protocols import Emit, Engine, EventStatus, Receipt
 from llmling.records import PASSED_OVER
+from llmling.runtime.clock import SYSTEM_CLOCK
+from llmling.runtime.lease import lease
 from llmling.runtime.services import Services
 from llmling.triggers.after import After
 from llmling.triggers.folders.intake import Intake
@@ -57,12 +59,23 @@ class FileTrigger:
     async def run(self, emit: Emit, started: Callable[[], None]) -> None:
         """Watch until cancelled; a missing folder is waited for.
 
+        Of several processes that share their events one watches; another one takes over when it is gone.
+
         Raises:
             StartupError: Another process watches one of the folders.
         """
         engine = self._engine
         if engine is None:
             raise StartupError(f"trigger {self.name!r} of agent {self._agent!r} needs a pool, which keeps its events")
+        if not getattr(engine, "shared", False):
+            await self._watch(emit, started, engine)
+            return
+        # Who waits for its turn is armed: files are seen, by the one whose turn it is.
+        started()
+        async with lease(engine.store, f"trigger {self.name}", SYSTEM_CLOCK):
+            await self._watch(emit, started, engine)
+
+    async def _watch(self, emit: Emit, started: Callable[[], None], engine: Engine) -> None:
         seen = Seen(engine.store, self.name)
         await seen.load()
         places = Places(self.name, self._selection.roots, await self._devices(seen), self._engine)

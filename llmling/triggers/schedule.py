@@ -142,16 +142,25 @@ class ScheduleTrigger:
     async def _begin(self, store: Store) -> tuple[Rhythm, dt.datetime]:
         """Return the rhythm and the last moment it was followed; a new or changed schedule has no past."""
         now = self._clock.now()
-        stored = await store.items(self._space)
-        if stored.get("place") != self.place:
-            stored = {"place": self.place, "anchor": now.isoformat(), "last": now.isoformat()}
-            await store.put(self._space, stored)
-        last = min(dt.datetime.fromisoformat(stored["last"]), now)
+        anchor = dt.datetime.fromisoformat(await self._anchor(store, now))
+        stored: str | None = await store.get(self._space, "last")
+        last = anchor if stored is None else max(anchor, dt.datetime.fromisoformat(stored))
+        last = min(last, now)
         if self._config.cron is not None:
             return CronRhythm(self._config.cron, self._zone), last
         if self._config.every_s is None:
             raise StartupError(f"trigger {self.name!r} of agent {self._agent!r} has neither `cron` nor `every_s`")
-        return PeriodRhythm(dt.datetime.fromisoformat(stored["anchor"]), self._config.every_s), last
+        return PeriodRhythm(anchor, self._config.every_s), last
+
+    async def _anchor(self, store: Store, now: dt.datetime) -> str:
+        """Return since when the schedule is as it is now: of several processes that start with it one says."""
+        while True:
+            stored = await store.get(self._space, "rhythm")
+            if stored is not None and stored["place"] == self.place:
+                return stored["anchor"]
+            fresh = {"place": self.place, "anchor": now.isoformat()}
+            if await store.swap(self._space, "rhythm", stored, fresh):
+                return fresh["anchor"]
 
     def _missed(self, rhythm: Rhythm, last: dt.datetime, now: dt.datetime) -> list[dt.datetime]:
         """Return the ticks after `last` and up to `now` that `catch_up` asks for, first one first."""

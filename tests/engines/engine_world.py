@@ -94,14 +94,18 @@ async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
 class World:
     """An engine and everything around it."""
 
-    def __init__(self, kind: str, folder: Path, clock: Clock = SYSTEM_CLOCK, *, lease_s: float = 15) -> None:
+    def __init__(
+        self, kind: str, folder: Path, clock: Clock = SYSTEM_CLOCK, *, lease_s: float = 15, url: str = ""
+    ) -> None:
         self.engine: AnyEngine
         if kind == "sqlite":
             self.engine = SqliteEngine(SqliteEngineConfig(path="state/pool.db"), folder, clock)
         elif kind == "nats":
             # A name of its own for each folder: tests share a server, but not their events.
             name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-            self.engine = NatsEngine(NatsEngineConfig(servers=(nats_url(),), name=name, lease_s=lease_s), folder, clock)
+            self.engine = NatsEngine(
+                NatsEngineConfig(servers=(url or nats_url(),), name=name, lease_s=lease_s), folder, clock
+            )
         else:
             self.engine = MemoryEngine(MemoryEngineConfig(), folder, clock)
         self.answers: dict[str, Answering] = {}

@@ -92,6 +92,11 @@ class NatsEngine:
         return 0 if self._dispatcher is None else self._dispatcher.loaded
 
     @property
+    def shared(self) -> bool:
+        """That several processes serve these events: what only one may do, it does in its turn."""
+        return True
+
+    @property
     def serving(self) -> bool:
         """Whether any process serves these events, as far as this one has heard."""
         return self._started or self._others_serve

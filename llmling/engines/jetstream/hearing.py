@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,6 +22,7 @@ from llmling.runtime.tasks import TaskSet
 log = logging.getLogger("llmling.engine")
 _ASK_S = 1.0
 _CLOSE_S = 2.0
+_MOST_TOLD = 10_000
 
 
 class Hearing:
@@ -43,6 +45,7 @@ class Hearing:
         self._stop: Callable[[Collection[str]], None] = lambda delivery_ids: None
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._quiet = asyncio.Event()
+        self._told: OrderedDict[tuple[str, float], None] = OrderedDict()
 
     async def open(self) -> None:
         """Hear the news of other processes from now on."""
@@ -123,8 +126,7 @@ class Hearing:
         """Tell that an event has settled, in the process whose matter it is."""
         doc = found.value
         if self.tells(doc):
-            if self._settled is not None:
-                _call(self._settled, doc)
+            self._tell(doc)
             if not doc["told"]:
                 self._tasks.spawn(self._mark(doc["id"]), name=f"mark of event {doc['id']}")
         elif doc["host"] not in {self._host, None}:
@@ -134,9 +136,19 @@ class Hearing:
         """Tell that an event has settled, unless the process that should tell is alive."""
         if self._settled is None or (doc["host"] not in {self._host, None} and await self.alive(doc["host"])):
             return
-        _call(self._settled, doc)
+        self._tell(doc)
         if not doc["told"]:
             await self._mark(doc["id"])
+
+    def _tell(self, doc: Doc) -> None:
+        # Two ways may lead here at once: the end itself, and a look at what nobody was told of.
+        settling = doc["id"], doc["finished"]
+        if self._settled is None or settling in self._told:
+            return
+        self._told[settling] = None
+        while len(self._told) > _MOST_TOLD:
+            self._told.popitem(last=False)
+        _call(self._settled, doc)
 
     async def _pass_on(self, found: Found) -> None:
         if await self._ask(found.value["host"], {"ended": found.value["id"]}) is None:

@@ -77,7 +77,7 @@ class Link:
                     servers=list(self.servers),
                     no_echo=True,
                     allow_reconnect=True,
-                    max_reconnect_attempts=-1,
+                    max_reconnect_attempts=1,
                     reconnect_time_wait=0.2,
                     ping_interval=10,
                     max_outstanding_pings=2,
@@ -92,6 +92,8 @@ class Link:
                 f"no NATS server answers at {', '.join(self.servers)} ({reason}); start one with `nats-server -js`, "
                 "or change `engine.servers`"
             ) from error
+        # Now that one has answered: for as long as it takes.
+        self._client.options["max_reconnect_attempts"] = -1
         self._up.set()
 
     async def close(self) -> None:

@@ -1,0 +1,48 @@
+"""A real process that serves events in NATS, to be killed: `nats_worker.py URL FOLDER LEASE_S`.
+
+What it does is appended to FOLDER/log, one line for each, so that a test can count it from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from engine_worker import CHAIN, Log
+from engine_world import World, to
+
+from llmling.protocols import Done, Policy, Settlement, Step, Work
+
+CONCURRENCY = 8
+
+
+async def serve(url: str, folder: Path, lease_s: float) -> None:
+    log = Log(folder / "log")
+    world = World("nats", folder, lease_s=lease_s, url=url)
+
+    async def step(work: Work) -> Settlement:
+        delivery = work.delivery
+        if work.journal.recorded("1") is None:
+            log.write("asked", delivery.id)
+            await asyncio.sleep(0.02)
+            await work.journal.record(Step("1", "reply", {"text": delivery.agent}), committed=True)
+            log.write("recorded", delivery.id)
+        await asyncio.sleep(0.01)
+        log.write("end", delivery.id)
+        place = CHAIN.index(delivery.agent) + 1
+        return Done(delivery.agent, to(work, *CHAIN[place : place + 1]))
+
+    policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=100, attempts=100) for agent in CHAIN}
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await world.engine.open()
+    await world.engine.start(step, policies, settled=lambda record: log.write("settled", record.id))
+    log.write("ready", "-")
+    await stop.wait()
+    await world.engine.stop(5)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])))

@@ -1,0 +1,308 @@
+"""Several processes on one set of events: who runs what, who hears of it, and what happens when one is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from engine_world import AGENTS, Gate, World, to, until
+from nats_server import NatsServer, nats_url, need_nats
+from serving import eventually
+
+from llmling.engines.jetstream.engine import NatsEngine
+from llmling.errors import EngineError, Full
+from llmling.events import Event
+from llmling.protocols import Again, Done, EventRecord, Policy, Settlement, Step, Waiting, Work
+
+
+class Wire:
+    """Stands between one process and the server, and can go dead without closing anything."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Wire:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> None:
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._open.set()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        ways = [asyncio.create_task(self._pass(reader, back)), asyncio.create_task(self._pass(there, writer))]
+        self._tasks.update(ways)
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for end in (writer, back):
+            end.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._open.wait()
+                writer.write(data)
+                await writer.drain()
+
+
+@pytest.fixture
+async def worlds(tmp_path: Path) -> AsyncIterator[tuple[World, World]]:
+    pair = World("nats", tmp_path), World("nats", tmp_path)
+    for world in pair:
+        await world.engine.open()
+    yield pair
+    for world in pair:
+        await world.engine.stop(0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    need_nats()
+    (tmp_path / "nats").mkdir()
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    yield server
+    server.end()
+
+
+async def test_processes_share_the_work_and_the_limit_of_an_agent(worlds: tuple[World, World]) -> None:
+    one, other = worlds
+    running = most = 0
+    ran: list[str] = []
+
+    async def count(work: Work) -> Settlement:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        ran.append(work.delivery.id)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return Done("", to(work, "b") if work.delivery.agent == "a" else ())
+
+    for world in worlds:
+        world.answers.update(a=count, b=count)
+        await world.start({"a": Policy(concurrency=3), "b": Policy(concurrency=2)})
+    accepted = [await (one, other)[number % 2].accept() for number in range(40)]
+    for receipt in accepted:
+        assert (await one.finished(receipt.event_id)).status == "done"
+    assert most <= 3 + 2
+    assert len(ran) == len(set(ran)) == 80
+    assert one.started
+    assert other.started
+    await until(lambda: len(one.settled) + len(other.settled) == 40)
+    # Each end is told in the process that accepted the event, wherever it ran.
+    assert {record.id for record in one.settled} == {receipt.event_id for receipt in accepted[::2]}
+
+
+async def test_a_key_is_known_in_every_process(worlds: tuple[World, World]) -> None:
+    receipts = await asyncio.gather(*(world.accept(key="tick") for world in worlds for _ in range(10)))
+    assert [receipt.new for receipt in receipts].count(True) == 1
+    assert len({receipt.event_id for receipt in receipts}) == 1
+
+
+async def test_another_process_stops_and_retries_what_runs_here(worlds: tuple[World, World]) -> None:
+    one, other = worlds
+    gate = one.answers["a"] = Gate()
+    await one.start()
+    receipt = await one.accept()
+    await until(lambda: len(gate.inside) == 1)
+    assert await other.engine.drop(receipt.event_id) == 1
+    await until(lambda: not gate.inside)
+    await until(lambda: [record.status for record in one.settled] == ["dead"])
+    gate.open.set()
+    assert await other.engine.retry(receipt.event_id) == 1
+    assert (await other.finished(receipt.event_id)).status == "done"
+    await until(lambda: [record.status for record in one.settled] == ["dead", "done"])
+
+
+async def test_what_a_process_leaves_is_told_and_run_by_the_next(tmp_path: Path) -> None:
+    first = World("nats", tmp_path)
+    first.answers["a"] = Gate()
+    await first.engine.open()
+    await first.start()
+    receipt = await first.accept()
+    await until(lambda: len(first.started) == 1)
+    assert await first.engine.stop(0) == 1
+    second = World("nats", tmp_path)
+    await second.engine.open()
+    assert isinstance(second.engine, NatsEngine)
+    assert not second.engine.serving
+    await second.start()
+    record = await second.finished(receipt.event_id)
+    assert (record.status, record.attempts) == ("done", 1)
+    await until(lambda: [each.id for each in second.settled] == [receipt.event_id])
+    third = World("nats", tmp_path)
+    await third.engine.open()
+    assert isinstance(third.engine, NatsEngine)
+    assert third.engine.serving
+    await third.engine.stop(0)
+    await second.engine.stop(0)
+
+
+async def test_a_back_off_is_kept_when_its_process_ends(tmp_path: Path) -> None:
+    async def later(work: Work) -> Settlement:
+        return Again("busy", 0.3)
+
+    first = World("nats", tmp_path)
+    first.answers["a"] = later
+    await first.engine.open()
+    await first.start()
+    receipt = await first.accept()
+    await first.record_when(receipt.event_id, lambda record: record.deliveries[0].error == "busy")
+    await first.engine.stop(0)
+    second = World("nats", tmp_path)
+    await second.engine.open()
+    await second.start()
+    assert (await second.finished(receipt.event_id)).attempts == 2
+    await second.engine.stop(0)
+
+
+async def test_what_is_larger_than_a_message_is_kept(worlds: tuple[World, World]) -> None:
+    one, other = worlds
+    large = "x" * 1_500_000
+
+    async def echo(work: Work) -> Settlement:
+        await work.journal.record(Step("1", "reply", {"text": large}), committed=True)
+        return Done(large)
+
+    one.answers["a"] = echo
+    await one.start()
+    receipt = await one.accept(event=Event("inbox", "t", data=large))
+    await one.finished(receipt.event_id)
+    record = await other.record(receipt.event_id)
+    assert record.event.data == large
+    assert record.content == large
+    assert record.deliveries[0].steps == (Step("1", "reply", {"text": large}),)
+    await other.engine.store.put("s", {"k": large})
+    assert await one.engine.store.get("s", "k") == large
+    assert await other.engine.drop(receipt.event_id) == 1
+
+
+async def test_who_is_cut_off_gives_up_before_another_takes_over(server: NatsServer, tmp_path: Path) -> None:
+    lease_s = 2.0
+    calls: list[tuple[str, str]] = []
+    async with Wire(server.port) as wire:
+        alone = World("nats", tmp_path, lease_s=lease_s, url=wire.url)
+        other = World("nats", tmp_path, lease_s=lease_s, url=server.url)
+        ended = asyncio.Event()
+
+        async def slow(work: Work) -> Settlement:
+            calls.append(("begun", "alone"))
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                calls.append(("given up", "alone"))
+                ended.set()
+                raise
+            return Done("from the one that was cut off")
+
+        async def quick(work: Work) -> Settlement:
+            calls.append(("begun", "other"))
+            return Done("from the other one")
+
+        alone.answers["a"], other.answers["a"] = slow, quick
+        await alone.engine.open()
+        await alone.start()
+        receipt = await alone.accept()
+        await until(lambda: len(calls) == 1)
+        await other.engine.open()
+        await other.start()
+        wire.cut()
+        await asyncio.wait_for(ended.wait(), 30)
+        record = await other.finished(receipt.event_id)
+        assert record.content == "from the other one"
+        assert calls == [("begun", "alone"), ("given up", "alone"), ("begun", "other")]
+        wire.mend()
+        await asyncio.wait_for(_counts(alone), 60)
+        assert (await other.record(receipt.event_id)).content == "from the other one"
+        heard = [*alone.settled, *other.settled]
+        assert {each.id for each in heard} == {receipt.event_id}
+        for world in (alone, other):
+            await world.engine.stop(0)
+
+
+async def _counts(world: World) -> dict[str, int]:
+    async def look() -> dict[str, int] | None:
+        try:
+            return await world.engine.counts()
+        except EngineError:
+            return None
+
+    return await eventually(look, "the engine to come back", 60)
+
+
+async def test_a_server_that_is_away_delays_and_loses_nothing(server: NatsServer, tmp_path: Path) -> None:
+    world = World("nats", tmp_path, url=server.url)
+    gate = world.answers["a"] = Gate()
+    await world.engine.open()
+    await world.start()
+    receipt = await world.accept(key="k")
+    await until(lambda: len(gate.inside) == 1)
+    server.end()
+    await until(lambda: world.engine.fault is not None)
+    assert "cannot be reached" in (world.engine.fault or "")
+    with pytest.raises(Full, match="NATS"):
+        await world.accept()
+    gate.open.set()
+    await asyncio.to_thread(server.start)
+    record = await world.finished(receipt.event_id)
+    assert (record.status, record.attempts) == ("done", 1)
+    assert world.engine.fault is None
+    assert len(world.started) == 1
+    assert not (await world.accept(key="k")).new
+    await world.engine.stop(0)
+
+
+async def test_without_a_server_the_engine_says_what_to_do(tmp_path: Path) -> None:
+    need_nats()
+    world = World("nats", tmp_path, url="nats://127.0.0.1:9")
+    with pytest.raises(EngineError, match=r"no NATS server answers at nats://127\.0\.0\.1:9 .*nats-server -js"):
+        await world.engine.open()
+
+
+async def test_events_of_other_names_are_not_seen(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    one, other = World("nats", tmp_path), World("nats", tmp_path / "x", url=nats_url())
+    for world in (one, other):
+        await world.engine.open()
+    receipt = await one.accept()
+    assert await other.engine.inspect(receipt.event_id) is None
+    assert await other.engine.counts() == {}
+    for world in (one, other):
+        await world.engine.stop(0)
+
+
+async def test_a_person_decides_in_one_process_what_another_one_asks(worlds: tuple[World, World]) -> None:
+    one, other = worlds
+    heard: list[EventRecord] = []
+
+    async def ask(work: Work) -> Settlement:
+        return Waiting("what now?") if work.attempt == 1 and not heard else Done("well")
+
+    one.answers["a"] = ask
+    await one.start(AGENTS, waiting=heard.append)
+    receipt = await other.accept()
+    await until(lambda: len(heard) == 1)
+    assert await other.engine.retry(receipt.event_id) == 1
+    assert (await other.finished(receipt.event_id)).content == "well"
