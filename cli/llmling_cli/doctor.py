@@ -16,7 +16,7 @@ from llmling import __version__
 from llmling.errors import LLMlingError
 from llmling.firing import open_engine
 from llmling.manifest import Manifest, check, load
-from llmling.manifest.pool import SqliteEngineConfig
+from llmling.manifest.pool import NatsEngineConfig, SqliteEngineConfig
 from llmling.manifest.sinks import FileSinkConfig
 from llmling.manifest.tools import StdioServerConfig
 from llmling.planning import keys_set, plan
@@ -127,11 +127,15 @@ def _folders(manifest: Manifest, watched: tuple[str, ...]) -> Iterator[Fact]:
 
 
 async def _engine(manifest: Manifest) -> tuple[bool, Fact]:
-    if not isinstance(manifest.engine, SqliteEngineConfig):
+    if isinstance(manifest.engine, NatsEngineConfig):
+        place = f"{manifest.engine.name} at {', '.join(manifest.engine.servers)}"
+    elif isinstance(manifest.engine, SqliteEngineConfig):
+        file = manifest.folder / manifest.engine.path
+        if not file.exists():
+            return False, Fact("ok", "engine", f"{file}: made at the first start")
+        place = str(file)
+    else:
         return False, Fact("note", "engine", f"{manifest.engine.type}: events are gone with the process")
-    file = manifest.folder / manifest.engine.path
-    if not file.exists():
-        return False, Fact("ok", "engine", f"{file}: made at the first start")
     try:
         async with open_engine(manifest) as engine:
             counts = await engine.counts()
@@ -139,4 +143,4 @@ async def _engine(manifest: Manifest) -> tuple[bool, Fact]:
     except LLMlingError as error:
         return False, Fact("bad", "engine", str(error))
     events = ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) or "no events"
-    return served, Fact("ok", "engine", f"{file}: {events}{', being served' if served else ''}")
+    return served, Fact("ok", "engine", f"{place}: {events}{', being served' if served else ''}")

@@ -43,8 +43,7 @@ class FileLock:
         os.close(fd)
         raise EngineBusy(
             f"{subject} is served by another process{f' (id {owner})' if owner else ''}; stop that one, or give each "
-            "process an `engine.path` of its own. Several processes on one set of events need `engine: {type: nats}`, "
-            "which comes with a later release"
+            "process an `engine.path` of its own. Several processes on one set of events need `engine: {type: nats}`"
         )
 
     def free(self) -> None:

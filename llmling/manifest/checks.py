@@ -10,7 +10,7 @@ from llmling.manifest.material import check_material
 from llmling.manifest.models import AutoModelConfig
 from llmling.manifest.nodes import Loc, find
 from llmling.manifest.people import check_people
-from llmling.manifest.pool import ServerConfig
+from llmling.manifest.pool import NatsEngineConfig, ServerConfig
 from llmling.manifest.problems import Place, did_you_mean
 from llmling.manifest.scopes import check_scopes
 from llmling.manifest.shape import Part
@@ -31,6 +31,7 @@ def check_draft(draft: Draft) -> None:
     check_people(draft)
     _check_triggers(draft)
     _check_webhooks(draft)
+    _check_engine(draft)
     check_material(draft)
     check_scopes(draft)
     check_files(draft)
@@ -38,6 +39,22 @@ def check_draft(draft: Draft) -> None:
     check_trifecta(draft)
     # Last: until here a trigger without a name is told by its place.
     _name_triggers(draft)
+
+
+def _check_engine(draft: Draft) -> None:
+    """Warn of a NATS that keeps each event once: what it says it has, it may not have written to its disk yet."""
+    if draft.engine is None or not isinstance(draft.engine.config, NatsEngineConfig):
+        return
+    if draft.engine.config.replicas == 1:
+        draft.problem(
+            draft.engine,
+            ("type",),
+            "LL215",
+            "one NATS server answers before its disk has what it was sent: events survive `kill -9`, but those of the "
+            "last two minutes may be lost with its power",
+            hint="`replicas: 3` on a cluster of three servers with power of their own, or `sqlite` on one machine",
+            severity="warning",
+        )
 
 
 def _check_names(draft: Draft) -> None:

@@ -61,7 +61,13 @@ class MemoryEngineConfig(Config):
 def _names_a_server(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"nats", "tls"} or not parts.hostname:
-        raise PydanticCustomError("server", "this is no address of NATS; write it like nats://127.0.0.1:4222")
+        raise PydanticCustomError("address", "this is no address of NATS; write it like nats://127.0.0.1:4222")
+    return value
+
+
+def _some(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise PydanticCustomError("address", "should name at least one server")
     return value
 
 
@@ -69,11 +75,11 @@ class NatsEngineConfig(Config):
     """Keeps events in NATS JetStream; for several machines that share one set of events."""
 
     type: Literal["nats"] = "nats"
-    servers: Annotated[tuple[Annotated[str, AfterValidator(_names_a_server)], ...], Field(min_length=1)] = (
+    servers: Annotated[tuple[Annotated[str, AfterValidator(_names_a_server)], ...], AfterValidator(_some)] = (
         "nats://127.0.0.1:4222",
     )
     """Addresses of the servers of one cluster; the first that answers is used."""
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "llmling"
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "llmling"
     """Under which name the events lie on the servers; pools with different names share nothing."""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     """On how many servers each event lies."""

@@ -42,6 +42,7 @@ CODES = {
     "LL212": "keys that do not fit together",
     "LL213": "other machines could get in without a secret",
     "LL214": "`output` is no JSON Schema",
+    "LL215": "what a single NATS server cannot promise",
     # 3xx: references
     "LL301": "unknown agent or team",
     "LL302": "unknown MCP server",

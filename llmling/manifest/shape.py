@@ -68,7 +68,7 @@ _CUSTOM = {
     "template": "LL208", "expression": "LL209", "cron": "LL210", "timezone": "LL211",
     "wire": "LL204", "path": "LL204", "prompt_argument": "LL201",
     "unauthenticated": "LL213", "schedule": "LL212", "schedule_prompt": "LL212",
-    "schedule_subject": "LL212", "sink_path": "LL212", "budget": "LL212",
+    "schedule_subject": "LL212", "sink_path": "LL212", "budget": "LL212", "address": "LL204",
 }  # fmt: skip
 
 

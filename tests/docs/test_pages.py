@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from nats_server import need_nats
 from pages import ROOT, Block, blocks, pages, prose, title
 from shown import Shown
 from story import Story
@@ -15,6 +16,8 @@ _LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 @pytest.mark.parametrize("page", [page for page in pages() if blocks(page)], ids=title)
 def test_page_does_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if any("nats-server" in command for block in _consoles(page) for command, _ in block.commands):
+        need_nats()
     folder = tmp_path / "story"
     folder.mkdir()
     story = Story(folder, monkeypatch)
@@ -24,6 +27,10 @@ def test_page_does_what_it_says(page: Path, tmp_path: Path, monkeypatch: pytest.
         story.read(blocks(page))
     finally:
         story.close()
+
+
+def _consoles(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language == "console"]
 
 
 def test_at_most_three_blocks_are_not_run() -> None:

@@ -238,6 +238,17 @@ def test_the_engine_for_several_machines_is_taken(tmp_path: Path) -> None:
     assert check(tmp_path / "m.yml") == []
 
 
+def test_a_single_nats_server_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "m.yml").write_text("engine: {type: nats}\nagents: {}\n")
+    (problem,) = check(tmp_path / "m.yml")
+    assert (problem.code, problem.severity, problem.line) == ("LL215", "warning", 1)
+    assert "may be lost with its power" in problem.message
+    (tmp_path / "m.yml").write_text("engine: {type: nats, servers: ['http://x'], name: a b, replicas: 0}")
+    refused = [problem.message for problem in check(tmp_path / "m.yml") if problem.severity == "error"]
+    assert len(refused) == 3
+    assert any("write it like nats://127.0.0.1:4222" in message for message in refused)
+
+
 @pytest.mark.parametrize("name", LATER)
 def test_what_comes_later_is_said_so(name: str, tmp_path: Path) -> None:
     (tmp_path / "m.yml").write_text(LATER[name])

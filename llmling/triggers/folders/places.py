@@ -94,7 +94,7 @@ class Places:
         except FolderBusy:
             message = (
                 f"trigger {self.trigger!r}: another pool watches the folder {place.folder}; give each process folders"
-                " of its own (several processes on one folder need `engine: {type: nats}`, of a later release)"
+                " of its own, or let them share their events by `engine: {type: nats}`"
             )
             if first:
                 raise StartupError(message, usage=True) from None
