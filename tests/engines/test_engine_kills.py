@@ -23,7 +23,7 @@ KILLS, EVENTS = (100, 6_000) if os.environ.get("CHAOS") else (6, 400)
 
 
 async def start(mode: str, folder: Path, events: int = 0) -> Process:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), str(_WORKER.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (_ROOT, _ROOT / "tests", _WORKER.parent)))}
     return await asyncio.create_subprocess_exec(
         sys.executable, str(_WORKER), mode, str(folder), str(events), env=environment, stdout=DEVNULL
     )
