@@ -16,7 +16,7 @@ from llmling.engines.jetstream.dispatch import Dispatcher
 from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.hearing import Hearing
 from llmling.engines.jetstream.intake import Intake
-from llmling.engines.jetstream.link import Link
+from llmling.engines.jetstream.link import REQUEST_S, Link
 from llmling.engines.jetstream.operator import Operator
 from llmling.engines.jetstream.rooms import Rooms
 from llmling.engines.jetstream.settle import Settler
@@ -177,6 +177,10 @@ class NatsEngine:
         finally:
             self._leave.set()
             await self._hearing.close()
+            with contextlib.suppress(TimeoutError):
+                # Who sends an event must hear what came of it.
+                async with asyncio.timeout(REQUEST_S):
+                    await self._accepting.finish()
             await _end(self._accepting)
             await _end(self._tasks)
             await self._link.close()
@@ -218,12 +222,23 @@ class NatsEngine:
         expires = None if keep_key_s is None else now + keep_key_s
         try:
             self._opened()
-            accepting = self._accepting.spawn(self._intake.accept(doc, expires, now), name=f"accept of {event.id}")
-            return await asyncio.shield(accepting)
-        except Full:
-            raise
         except EngineError as error:
             raise Full(str(error), retry_after_s=_NOT_WRITABLE_S) from error
+        # A task of its own, so that cancelling the wait leaves nothing half done.
+        accepting = self._accepting.spawn(self._accepted(doc, expires, now), name=f"accept of {event.id}")
+        accepted = await asyncio.shield(accepting)
+        if isinstance(accepted, Full):
+            raise accepted
+        if isinstance(accepted, EngineError):
+            raise Full(str(accepted), retry_after_s=_NOT_WRITABLE_S) from accepted
+        return accepted
+
+    async def _accepted(self, doc: Doc, expires: float | None, now: float) -> Receipt | EngineError:
+        # Returned, not raised: whoever asked may not wait any more, and a refusal is no failure of a task.
+        try:
+            return await self._intake.accept(doc, expires, now)
+        except EngineError as error:
+            return error
 
     async def known(self, trigger: str, keys: Sequence[str]) -> dict[str, Receipt]:
         """Return the receipts of those keys that are known."""
