@@ -66,7 +66,7 @@ async def _serve(manifest: Manifest, model: str | None, record: str | None, *, j
                     if not json:
                         with contextlib.suppress(LLMlingError):
                             _say_waiting((await pool.counts()).get("waiting", 0), pool.manifest.named)
-                async with _reloading(pool, signals, json=json, follow=follow):
+                async with _reloading(pool, signals, notifier, json=json, follow=follow):
                     await signals.heard.wait()
                 notifier.stopping(f"draining, up to {pool.manifest.limits.drain_timeout_s:g} s")
                 if not json:
@@ -136,8 +136,11 @@ def _has_terminal() -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _reloading(pool: AgentPool[None], signals: _Signals, *, json: bool, follow: bool) -> AsyncGenerator[None]:
+async def _reloading(
+    pool: AgentPool[None], signals: _Signals, notifier: Notifier, *, json: bool, follow: bool
+) -> AsyncGenerator[None]:
     def say(reload: Reload) -> None:
+        notifier.ready(_summary(pool.report))
         with _lasting():
             _say_reload(reload, json=json)
 
@@ -145,6 +148,7 @@ async def _reloading(pool: AgentPool[None], signals: _Signals, *, json: bool, fo
         while True:
             await signals.hangup.wait()
             signals.hangup.clear()
+            notifier.reloading()
             say(await pool.reload())
 
     async with asyncio.TaskGroup() as group:

@@ -154,6 +154,7 @@ class JournalEngine(Reading, ABC):
             raise EngineError("the engine has not been started")
         self._dispatcher.update(policies, concurrency)
         self._ledger.update(dict(policies), max_messages_per_event)
+        await self._write(functools.partial(upkeep.rules, concurrency=concurrency, policies=policies))
         await self._bury()
 
     async def stop(self, grace_s: float) -> int:

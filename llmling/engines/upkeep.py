@@ -6,12 +6,13 @@ Like those of the ledger, all are operations of the writer.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmling.engines import reasons
 from llmling.engines.ledger import Ledger, event_row
 from llmling.engines.records import Change, EventRow
+from llmling.protocols import Policy
 from llmling.records import gone
 
 CHUNK = 200
@@ -21,7 +22,7 @@ def recover(connection: sqlite3.Connection, ledger: Ledger, concurrency: int, no
     """Take back what an earlier process was running; what has killed the process too often is dead."""
     change = Change()
     policies = ledger.policies or {}
-    reasons.places(connection, concurrency, {agent: policy.concurrency for agent, policy in policies.items()})
+    rules(connection, concurrency, policies)
     # A delivery only runs in an event that is running, which the index on the event's status finds.
     left = connection.execute(
         "select d.id, d.event_id, d.agent, d.attempts, d.crashes + 1 from event e join delivery d on d.event_id = e.id"
@@ -44,6 +45,12 @@ def recover(connection: sqlite3.Connection, ledger: Ledger, concurrency: int, no
         (now, now),
     )
     return change
+
+
+def rules(connection: sqlite3.Connection, concurrency: int, policies: Mapping[str, Policy]) -> Change:
+    """Write down how many deliveries run at once, for whoever asks what one waits for."""
+    reasons.places(connection, concurrency, {agent: policy.concurrency for agent, policy in policies.items()})
+    return Change()
 
 
 def bury(connection: sqlite3.Connection, ledger: Ledger, now: float) -> Change:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -127,6 +128,9 @@ async def test_a_blocked_loop_starves_the_watchdog_and_is_named(tmp_path: Path) 
         await until(lambda: len(systemd.hear()) > fed, "the watchdog to be fed again")
         assert (await session.get(f"{serve.server_url}/healthz")).status == 200
         assert serve.events[0]["status"] == "done"
+        os.kill(serve.pid, signal.SIGHUP)
+        await until(lambda: systemd.hear().count("READY=1") == 2, "the word that it has reloaded")
+        assert "RELOADING=1" in systemd.lines
         assert await serve.stop() == 0
     assert {"STOPPING=1", "STATUS=draining, up to 8 s", "EXTEND_TIMEOUT_USEC=10000000"} <= set(systemd.hear())
     systemd.close()

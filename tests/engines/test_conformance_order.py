@@ -1,4 +1,4 @@
-"""What every engine promises about order keys, overlap and priority; each test runs against each of them."""
+"""What engines that keep order promise about keys, overlap and priority; NATS refuses them in a manifest."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from llmling.errors import Full
 from llmling.events import Event
 from llmling.protocols import Again, Dead, Done, EventRecord, Overlap, Policy, Settlement, Waiting, Work
 from llmling.records import STARTING
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
 
 # --- order keys ------------------------------------------------------------------------------------------------------
 

@@ -153,9 +153,9 @@ x-anything: ignored
 """
 
 LATER = {
-    "key": "engine: {type: nats}\nagents: {a: {triggers: [{type: webhook, key: x}]}}",
-    "overlap": "engine: {type: nats}\nagents: {a: {triggers: [{type: webhook, overlap: skip}]}}",
-    "priority": "engine: {type: nats}\nagents: {a: {triggers: [{type: webhook, priority: high}]}}",
+    "key": "engine: {type: nats, replicas: 3}\nagents: {a: {triggers: [{type: webhook, key: x}]}}",
+    "overlap": "engine: {type: nats, replicas: 3}\nagents: {a: {triggers: [{type: webhook, overlap: skip}]}}",
+    "priority": "engine: {type: nats, replicas: 3}\nagents: {a: {triggers: [{type: webhook, priority: high}]}}",
 }
 
 # key of the predecessor in its place -> what to write instead
@@ -239,7 +239,7 @@ def test_the_engine_for_several_machines_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_single_nats_server_is_warned_of(tmp_path: Path) -> None:
-    (tmp_path / "m.yml").write_text("engine: {type: nats}\nagents: {}\n")
+    (tmp_path / "m.yml").write_text("engine: {type: nats, replicas: 3}\nagents: {}\n")
     (problem,) = check(tmp_path / "m.yml")
     assert (problem.code, problem.severity, problem.line) == ("LL215", "warning", 1)
     assert "may be lost with its power" in problem.message

@@ -82,6 +82,26 @@ class Dispatcher:
         self._tasks.spawn(self._leases.run(), name="leases")
         self._tasks.spawn(self._ask(), name="questions to the queue")
 
+    async def update(self, policies: Mapping[str, Policy], concurrency: int, max_messages: int) -> None:
+        """Take deliveries by these from now on; of an agent that is gone only what runs is seen to its end.
+
+        Raises:
+            EngineError: NATS refuses.
+        """
+        before, book = self._lanes, self._archive.book
+        self._settler.serve(policies, max_messages)
+        self._gate.resize(concurrency)
+        self._lanes = lanes = {
+            agent: before.get(agent) or Lane(book, agent, policy, self._lease_s, self._arrived)
+            for agent, policy in policies.items()
+        }
+        self._rooms.serve(policies, lanes)
+        for agent, lane in before.items():
+            if agent not in lanes:
+                await lane.close()
+        for agent, lane in lanes.items():
+            await (lane.change(policies[agent]) if agent in before else lane.open())
+
     @property
     def loaded(self) -> int:
         """How many deliveries are held in memory."""
@@ -163,7 +183,7 @@ class Dispatcher:
             return
         last_try = entry["attempts"] + 1 >= lane.policy.attempts
         async with self._gate.place(crashes, last_try=last_try):
-            if self._stopping:
+            if self._stopping or not self._rooms.knows(lane.agent):
                 await lane.give_back(ticket)
             elif not ticket.fenced:
                 await self._begin(lane, ticket, found, crashed=crashed, again=again)

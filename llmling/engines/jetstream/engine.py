@@ -38,6 +38,7 @@ from llmling.protocols import (
     Settled,
     Store,
 )
+from llmling.records import gone
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
 from llmling.runtime.tasks import TaskSet
 
@@ -66,10 +67,11 @@ class NatsEngine:
         self._accepting = TaskSet()
         self._archive = Archive(self._book)
         self._hearing = Hearing(self._archive, self._host, self._tasks)
-        self._operator = Operator(self._archive, self._hearing, self._time)
+        self._operator = Operator(self._archive, self._hearing, self._time, self._rooms.knows)
         self._rooms = Rooms(self._archive, self._drop_oldest)
         self._intake = Intake(self._archive, self._hearing, self._rooms)
         self._dispatcher: Dispatcher | None = None
+        self._upkeep: Upkeep | None = None
         self._open = self._started = self._stopping = False
         self._others_serve = False
         self._leave = asyncio.Event()
@@ -159,7 +161,23 @@ class NatsEngine:
         self._started = True
         keep_s = self._config.keep_days * _DAY_S
         upkeep = Upkeep(self._archive, self._hearing, settler, self._operator, self._rooms, self._clock, keep_s)
+        self._upkeep = upkeep
         self._tasks.spawn(upkeep.run(), name="upkeep of events")
+
+    async def update(
+        self, policies: Mapping[str, Policy], *, concurrency: int = 100, max_messages_per_event: int = 200
+    ) -> None:
+        """Take deliveries by these rules from now on; what waits for an agent that is gone is dead, what runs goes on.
+
+        The last process to change the rules decides how many deliveries of an agent run at once in all of them.
+
+        Raises:
+            EngineError: It has not been started, or NATS cannot be reached; the rules hold all the same.
+        """
+        if self._dispatcher is None or self._upkeep is None:
+            raise EngineError("the engine has not been started")
+        self._upkeep.look_soon()
+        await self._dispatcher.update(dict(policies), concurrency, min(max_messages_per_event, _MOST_MESSAGES))
 
     async def stop(self, grace_s: float) -> int:
         """Take nothing more, give running deliveries `grace_s` seconds, cancel the rest and disconnect.
@@ -216,7 +234,7 @@ class NatsEngine:
         else:
             reason = delivery.dead
             if reason is None and not self._rooms.knows(delivery.agent):
-                reason = events.gone(delivery.agent)
+                reason = gone(delivery.agent)
             events.add(doc, delivery, now, reason)
             events.refresh(doc, now)
         expires = None if keep_key_s is None else now + keep_key_s

@@ -117,11 +117,6 @@ def died(entry: Doc) -> str:
     return reason if crashes >= attempts else f"{reason} ({attempts} attempts in all)"
 
 
-def gone(agent: str) -> str:
-    """Return why a delivery of an agent that nobody knows is dead."""
-    return f"agent {agent!r} is not in the manifest any more; put it back and run `llmling events retry`"
-
-
 def facts(doc: Doc) -> dict[str, Any]:
     """Return by what events are listed."""
     listed = {name: doc[name] for name in ("n", "status", "trigger", "finished", "told")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -18,11 +19,15 @@ class Gate:
     """
 
     def __init__(self, concurrency: int) -> None:
-        self._places = asyncio.Semaphore(concurrency)
+        self._places = _Places(concurrency)
         self._suspects = asyncio.Lock()
         self._moved = asyncio.Condition()
         self._active = 0
         self._alone = 0
+
+    def resize(self, concurrency: int) -> None:
+        """Let so many in from now on; those inside stay."""
+        self._places.resize(concurrency)
 
     @asynccontextmanager
     async def place(self, crashes: int, *, last_try: bool) -> AsyncGenerator[None]:
@@ -67,3 +72,44 @@ class Gate:
             async with self._moved:
                 self._alone -= 1
                 self._moved.notify_all()
+
+
+class _Places:
+    """A semaphore whose size can change."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._count = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def resize(self, count: int) -> None:
+        self._free += count - self._count
+        self._count = count
+        self._wake()
+
+    async def __aenter__(self) -> None:
+        if self._free > 0 and not self._waiting:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._free += 1
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            self._wake()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._free += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._free > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= 1
+                turn.set_result(None)

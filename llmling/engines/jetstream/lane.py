@@ -60,6 +60,23 @@ class Lane:
         Raises:
             EngineError: The server refuses.
         """
+        await self._make()
+        self._inbox = self._link.inbox()
+        self._subscription = await self._link.listen(self._inbox, self._message)
+        await self.pull()
+
+    async def change(self, policy: Policy) -> None:
+        """Take deliveries by another policy from now on.
+
+        Raises:
+            EngineError: The server refuses.
+        """
+        before, self.policy = self.policy, policy
+        if before.concurrency != policy.concurrency:
+            await self._make()
+            await self.pull()
+
+    async def _make(self) -> None:
         name, stream = token(self.agent), self._book.queue
         config = {
             "durable_name": name,
@@ -76,9 +93,6 @@ class Lane:
         )
         if (error := answer.get("error")) is not None:
             raise EngineError(f"NATS cannot hand out deliveries of agent {self.agent!r}: {error['description']}")
-        self._inbox = self._link.inbox()
-        self._subscription = await self._link.listen(self._inbox, self._message)
-        await self.pull()
 
     async def close(self) -> None:
         """Ask for nothing more."""

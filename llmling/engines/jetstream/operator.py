@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from llmling.asks import Decision, open_asks, place
 from llmling.engines.jetstream import events
@@ -13,12 +13,15 @@ from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.hearing import Hearing
 from llmling.engines.steady import SteadyTime
 from llmling.protocols import Step
+from llmling.records import gone
 
 
 class Operator:
     """Changes events over the version that was read; of two who decide at once, the first counts."""
 
-    def __init__(self, archive: Archive, hearing: Hearing, time: SteadyTime) -> None:
+    def __init__(self, archive: Archive, hearing: Hearing, time: SteadyTime, knows: Callable[[str], bool]) -> None:
+        """`knows` tells whether there is an agent of that name."""
+        self._knows = knows
         self._archive = archive
         self._hearing = hearing
         self._time = time
@@ -43,7 +46,7 @@ class Operator:
             for entry in doc["deliveries"]:
                 if entry["status"] in {"dead", "waiting"}:
                     again.append(entry["id"])
-                    events.requeue(entry)
+                    self._requeue(entry, now)
                 elif entry["status"] == "pending" and entry["due"] > due:
                     hastened.append(entry["id"])
                     entry.update(due=0.0, wait_s=0.0, turn=entry["turn"] + 1)
@@ -122,7 +125,7 @@ class Operator:
                     return False
                 # Beside the steps, in one write with what it sets going.
                 entry["decided"] = [*entry["decided"], *map(step_data, decided)]
-                events.requeue(entry)
+                self._requeue(entry, now)
                 events.refresh(doc, now)
                 return True
 
@@ -135,7 +138,14 @@ class Operator:
             return len(decided)
         return 0
 
+    def _requeue(self, entry: Doc, now: float) -> None:
+        if self._knows(entry["agent"]):
+            events.requeue(entry)
+        else:
+            events.kill(entry, gone(entry["agent"]), now)
+
     async def _queue(self, found: Found, delivery_ids: Collection[str]) -> None:
         doc = found.value
-        await self._archive.queue(doc, [each for each in doc["deliveries"] if each["id"] in delivery_ids])
-        await self._hearing.announce(found, before=doc)
+        pending = [each for each in doc["deliveries"] if each["id"] in delivery_ids and each["status"] == "pending"]
+        await self._archive.queue(doc, pending)
+        await self._hearing.announce(found, before=doc if pending else None)

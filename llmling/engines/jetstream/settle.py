@@ -18,6 +18,7 @@ from llmling.engines.jetstream.recorder import StepRecorder
 from llmling.engines.jetstream.rooms import Rooms
 from llmling.engines.steady import SteadyTime
 from llmling.protocols import Again, Dead, Delivery, Done, Policy, Settlement, Waiting
+from llmling.records import gone
 from llmling.runtime.tasks import TaskSet
 
 log = logging.getLogger("llmling.engine")
@@ -77,6 +78,8 @@ class Settler:
         In this order, so that whoever is handed it again finds what is left to do.
         """
         await journal.flush()
+        if isinstance(settlement, Again) and lane.agent not in self._policies:
+            settlement = Dead(gone(lane.agent), settlement.cost_usd)
         now, due = self._time.wall(), self._time.now()
         refused: dict[str, str] = {}
         if isinstance(settlement, Done):
@@ -116,7 +119,7 @@ class Settler:
         for delivery in successors:
             total, reason = len(doc["deliveries"]), delivery.dead
             if reason is None and delivery.agent not in self._policies:
-                reason = events.gone(delivery.agent)
+                reason = gone(delivery.agent)
             if reason is None and total >= self._max_messages:
                 reason = (
                     f"the event has caused {total} messages already; raise limits.max_messages_per_event "

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from contextlib import aclosing
 
-from llmling.engines.jetstream import events
 from llmling.engines.jetstream.archive import Archive
 from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.hearing import Hearing
@@ -14,6 +13,7 @@ from llmling.engines.jetstream.operator import Operator
 from llmling.engines.jetstream.rooms import Rooms
 from llmling.engines.jetstream.settle import Settler
 from llmling.errors import EngineError
+from llmling.records import gone
 from llmling.runtime.clock import Clock
 
 log = logging.getLogger("llmling.engine")
@@ -56,6 +56,10 @@ class Upkeep:
                 continue
             await self._pause()
 
+    def look_soon(self) -> None:
+        """Look again at once, since there may be agents that have gone or come."""
+        self._wanted.set()
+
     async def _pause(self) -> None:
         waits = {asyncio.create_task(self._wanted.wait()), asyncio.create_task(self._clock.sleep(_HOUR_S))}
         try:
@@ -88,7 +92,7 @@ class Upkeep:
             return
         for entry in doc["deliveries"]:
             if entry["status"] == "pending" and not self._rooms.knows(entry["agent"]):
-                await self._operator.settle(doc["id"], entry["id"], events.gone(entry["agent"]))
+                await self._operator.settle(doc["id"], entry["id"], gone(entry["agent"]))
         self._settler.queue_later(doc["id"], doc["deliveries"])
         open_ = [each for each in doc["deliveries"] if each["status"] in {"pending", "running"} and not each["due"]]
         await self._archive.queue(doc, [each for each in open_ if self._rooms.knows(each["agent"])])
