@@ -141,7 +141,7 @@ class PoolLimitsConfig(Config):
     requests_per_minute: Count | None = None
     """Most model requests of the whole pool in any 60 seconds, tries included; further ones wait."""
     circuit_failures: Count | None = 5
-    """Failures in a row after which a model or an MCP server counts as down and is left alone; null: never."""
+    """Runs in a row that fail on it after which a model or an MCP server counts as down; null: never."""
     circuit_s: PositiveSeconds = 30.0
     """How long it is left alone before one request probes it, in seconds."""
 

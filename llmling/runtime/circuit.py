@@ -23,11 +23,11 @@ class CircuitOpen(ModelError):
 
 
 class Circuit:
-    """Opens after `failures` in a row that mean "it is down", of more than one run.
+    """Opens after failures in a row that mean "it is down", of `failures` runs.
 
-    What only one run meets may be the fault of its own request, and is no outage. After `pause_s` one caller probes: an
-    answer closes the circuit, a failure opens it again. A provider that asks to wait opens it at once, for as long as
-    it asks. Any loop and thread may use it.
+    What few runs meet, however often, may be the fault of their own requests, and is no outage. After `pause_s` one
+    caller probes: an answer closes the circuit, a failure opens it again. A provider that asks to wait opens it at
+    once, for as long as it asks. Any loop and thread may use it.
     """
 
     def __init__(self, name: str, clock: Clock, failures: int = FAILURES, pause_s: float = PAUSE_S) -> None:
@@ -109,7 +109,7 @@ class Circuit:
             probed = self._probe is caller
             if probed:
                 self.failed_probes += 1
-            elif self._until is not None or self._row < self._failures or len(self._runs) < 2:
+            elif self._until is not None or len(self._runs) < self._failures:
                 return
             self._why = f"{self._row} requests in a row have failed, the last one: {why}"
             self._open(self._pause_s, down=True)

@@ -239,7 +239,7 @@ def test_the_engine_for_several_machines_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_single_nats_server_is_warned_of(tmp_path: Path) -> None:
-    (tmp_path / "m.yml").write_text("engine: {type: nats, replicas: 3}\nagents: {}\n")
+    (tmp_path / "m.yml").write_text("engine: {type: nats}\nagents: {}\n")
     (problem,) = check(tmp_path / "m.yml")
     assert (problem.code, problem.severity, problem.line) == ("LL215", "warning", 1)
     assert "may be lost with its power" in problem.message

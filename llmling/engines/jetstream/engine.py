@@ -67,8 +67,8 @@ class NatsEngine:
         self._accepting = TaskSet()
         self._archive = Archive(self._book)
         self._hearing = Hearing(self._archive, self._host, self._tasks)
-        self._operator = Operator(self._archive, self._hearing, self._time, self._rooms.knows)
         self._rooms = Rooms(self._archive, self._drop_oldest)
+        self._operator = Operator(self._archive, self._hearing, self._time, self._rooms.knows)
         self._intake = Intake(self._archive, self._hearing, self._rooms)
         self._dispatcher: Dispatcher | None = None
         self._upkeep: Upkeep | None = None
