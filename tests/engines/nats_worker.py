@@ -13,14 +13,28 @@ from pathlib import Path
 from engine_worker import CHAIN, Log
 from engine_world import World, to
 
+from llmling.errors import EngineError
 from llmling.protocols import Done, Policy, Settlement, Step, Work
 
 CONCURRENCY = 8
 
 
+async def opened(url: str, folder: Path, lease_s: float) -> World:
+    """Return a world once a server answers: the test restarts that, too."""
+    while True:
+        world = World("nats", folder, lease_s=lease_s, url=url)
+        try:
+            await world.engine.open()
+        except EngineError:
+            await world.engine.stop(0)
+            await asyncio.sleep(0.1)
+        else:
+            return world
+
+
 async def serve(url: str, folder: Path, lease_s: float) -> None:
     log = Log(folder / "log")
-    world = World("nats", folder, lease_s=lease_s, url=url)
+    world = await opened(url, folder, lease_s)
 
     async def step(work: Work) -> Settlement:
         delivery = work.delivery
@@ -37,7 +51,6 @@ async def serve(url: str, folder: Path, lease_s: float) -> None:
     policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=100, attempts=100) for agent in CHAIN}
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await world.engine.open()
     await world.engine.start(step, policies, settled=lambda record: log.write("settled", record.id))
     log.write("ready", "-")
     await stop.wait()

@@ -125,7 +125,7 @@ async def test_a_crash_after_the_commit_does_not_repeat_the_tick(bench: Bench, c
 async def test_a_full_engine_delays_a_tick_and_those_behind_it_are_missed(
     bench: Bench, clock: FakeClock, catch_up: str, minutes: list[int]
 ) -> None:
-    bench.refusals = 1_000_000
+    bench.refusals, bench.refused_s = 1_000_000, 1.0
     async with bench.ticking(cron="* * * * *", catch_up=catch_up):
         await clock.asleep()
         await clock.advance(300)

@@ -28,7 +28,7 @@ class Bench:
     """One folder and the triggers that are started over it; every `running` is a start of the process.
 
     `dead` maps a subject to the reason its delivery fails for; deliveries run only while `gate` is set; the next
-    `refusals` emits find the engine full.
+    `refusals` emits find the engine full, for `refused_s` each.
     """
 
     folder: Path
@@ -37,6 +37,7 @@ class Bench:
     dead: dict[str, str] = field(default_factory=dict[str, str])
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     refusals: int = 0
+    refused_s: float = 0.02
     _engine: SqliteEngine | None = None
     _triggers: dict[str, Trigger] = field(default_factory=dict[str, Trigger])
 
@@ -138,7 +139,7 @@ class Bench:
         """Hand an event to the engine, with a delivery of its own."""
         if self.refusals > 0:
             self.refusals -= 1
-            raise Full("inbox is full", retry_after_s=0.02)
+            raise Full("inbox is full", retry_after_s=self.refused_s)
         delivery = None
         if dead is None:
             delivery = Delivery(f"{event.id}/agent", event.id, "agent", Message.user(event.subject))
