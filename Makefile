@@ -31,7 +31,7 @@ bench: .venv/.installed ## throughput and latency of the pool on this machine
 chaos: .venv/.installed-test ## real kills under load, at full length; writes docs/reliability.md (CHAOS_ARGS="-k kill" for a part)
 	@rm -f .venv/chaos.jsonl
 	@CHAOS=1 CHAOS_NUMBERS=$(CURDIR)/.venv/chaos.jsonl $(BIN)/python -m pytest -m chaos --timeout 3600 --durations 0 $(CHAOS_ARGS)
-	@$(BIN)/python tests/chaos.py .venv/chaos.jsonl docs/reliability.md 'make chaos$(if $(CHAOS_ARGS), CHAOS_ARGS="$(CHAOS_ARGS)")'
+	@$(BIN)/python tests/chaos.py .venv/chaos.jsonl docs/reliability.md "make chaos$(if $(CHAOS_ARGS), CHAOS_ARGS=\"$(CHAOS_ARGS)\")"
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-7s %s\n", $$1, $$2 }'

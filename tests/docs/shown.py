@@ -34,6 +34,11 @@ class Shown:
         """Forget the server's address: another process may get another port."""
         self._here.pop(_SERVER, None)
 
+    def learn_server(self, printed: str) -> None:
+        """Remember the address that a process says it has, on a page that does not show it."""
+        if found := re.search(r"^ready in .*http://(127\.0\.0\.1:\d+)", printed, re.MULTILINE):
+            self._here[_SERVER] = found[1]
+
     def matches(self, shown: str, printed: str) -> bool:
         """Whether `printed` is what the page shows; ids that are met for the first time are remembered."""
         names: dict[str, str] = {}

@@ -202,6 +202,7 @@ class Story:
             self._shown.forget_server()
             self._type(f"{command.removesuffix(' &')} >'{self._log}' 2>&1 </dev/null &")
             self._serve_prints(line, shown or "...\nready in ...\n...")
+            self._shown.learn_server(self._log.read_text(encoding="utf-8"))
             if not shown:
                 self._served = 0  # the page may show it later
             return
