@@ -91,6 +91,9 @@ async def test_the_first_signal_drains_what_runs(tmp_path: Path, free_tcp_port: 
     write(tmp_path, free_tcp_port)
     async with ConsoleProcess(tmp_path, "serve", "agents.yml") as serve:
         await serve.line("ready")
+        # Once one is done its agent is ready; before that an event that is started waits for it, and is put back.
+        (first,) = await send(free_tcp_port, "good")
+        await _becomes("done", tmp_path, first)
         (event_id,) = await send(free_tcp_port, "slow")
         await _becomes("running", tmp_path, event_id)
         serve.process.send_signal(signal.SIGINT)
