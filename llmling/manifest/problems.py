@@ -217,10 +217,13 @@ def check_keywords(call: str, given: Iterable[str], known: Collection[str]) -> N
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the nearest known word, or nothing when none is near."""
+    """Return the nearest known word or the one that only adds a unit to it, or nothing when none is near."""
     names = {name.lower(): name for name in sorted(known, reverse=True) if name}
     match = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    return names[match[0]] if match else ""
+    if match:
+        return names[match[0]]
+    longer = [name for name in names if name.startswith(f"{word.lower()}_")]
+    return names[longer[0]] if len(longer) == 1 else ""
 
 
 def label(loc: Iterable[str | int]) -> str:

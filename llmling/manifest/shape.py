@@ -24,12 +24,12 @@ from llmling.manifest.nodes import (
     Node,
     ScalarNode,
     SequenceNode,
-    core_value,
     find,
     followed,
     paths,
 )
 from llmling.manifest.problems import Place, Report, did_you_mean, label, nearest
+from llmling.manifest.repairs import repair
 from llmling.manifest.triggers import AuthConfig
 
 _KINDS: Mapping[str, plugins.Kind] = {
@@ -298,7 +298,7 @@ class _Translation:
         kind, node, context = self._type, self._found.node, self._context
         if kind in _WRONG:
             self._code = "LL203"
-            self._hint = _repair(kind, node)
+            self._hint = repair(kind, self._name(), node)
             return f"should be {_WRONG[kind]}"
         if kind in _BOUNDS:
             word, name = _BOUNDS[kind]
@@ -325,23 +325,6 @@ def _line(node: ScalarNode, kind: str, line: int) -> int:
         except templates.TemplateInvalid as error:
             return error.line
     return line
-
-
-def _repair(kind: str, node: Node) -> str:
-    if not isinstance(node, ScalarNode) or node.variables:
-        return ""
-    if node.plain and node.value is None:
-        return "it is empty; give it a value or remove the key"
-    if kind in {"number_type", "bool_type"} and isinstance(core_value(node.text), int | float):
-        return f"write it without quotes: {node.text}" if not node.plain else ""
-    if kind == "string_type" and node.text:
-        return f'put it in quotes: "{node.text}"'
-    if kind == "list_type":
-        text = node.text if node.plain else f'"{node.text}"'
-        return f"write [{text}]" if "\n" not in text else "write a list"
-    if kind == "bool_type" and (word := node.text.lower()) in {"yes", "on", "no", "off", "1", "0"}:
-        return f"write {'true' if word in {'yes', 'on', '1'} else 'false'}"
-    return ""
 
 
 def _pruned(node: Node, locs: list[Loc]) -> Node | None:

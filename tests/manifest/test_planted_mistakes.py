@@ -56,6 +56,31 @@ agents:
     redelivery: ⟦LL203 a mapping⟧[]
 """
     },
+    "values too short": {
+        "m.yml": """\
+agents:
+  a:
+    inbox: ⟦LL203 "inbox" should be a mapping in agents.a; write {size: 100}⟧100
+    retries: ⟦LL203 write {attempts: 5}⟧5
+    redelivery: ⟦LL203 write {attempts: 2}⟧2
+    budget: ⟦LL203 write {usd_per_day: 3.5}⟧3.5
+    plan: ⟦LL203 write {every: 4}⟧4
+    context: ⟦LL203 write {window_tokens: 8000}⟧8000
+    limits: {timeout_s: ⟦LL203 "timeout_s" should be a number in agents.a.limits; write seconds: 300⟧5m}
+    triggers:
+      - ⟦LL203 write {type: file, paths: ["in/*.md"]}⟧in/*.md
+      - ⟦LL203 write {type: webhook, ...}⟧webhook
+      - {type: webhook, path: /a, auth: ⟦LL203 write {type: none}⟧none, timeout_s: ⟦LL203 write seconds: 0.5⟧"500 ms"}
+      - {type: webhook, path: /b, auth: ⟦LL203 write {type: bearer, token: ...}⟧hush}
+      - {type: webhook, path: /c, ⟦LL201 did you mean "rate_per_s"?⟧rate: 5}
+    sinks:
+      - ⟦LL203 write {type: file, path: "out/x.md"}⟧out/x.md
+      - ⟦LL203 write {type: http, url: "https://example.org/x"}⟧https://example.org/x
+  b:
+    triggers:
+      ⟦LL203 "triggers" should be a list in agents.b; begin each entry with "- "⟧type: webhook
+"""
+    },
     "included files": {
         "m.yml": """\
 include:
