@@ -88,13 +88,10 @@ class Deliveries:
             reason = masked(await _reason(error, work, context.meter.asked))
             settlement = self._failed(error, reason, work, context.meter.cost_usd)
             if isinstance(settlement, Again):
+                last = work.attempt >= self._policy(node.name).attempts
+                then = "no try is left" if last else f"next try in {settlement.after_s:.1f} s"
                 logger.warning(
-                    "event %s, agent %r, try %d failed: %s; next try in %.1f s",
-                    work.event.id,
-                    node.name,
-                    work.attempt,
-                    reason,
-                    settlement.after_s,
+                    "event %s, agent %r, try %d failed: %s; %s", work.event.id, node.name, work.attempt, reason, then
                 )
             return self._ended(node, settlement)
         settlement = Done(result.response, tuple(successors), context.meter.usage, context.meter.cost_usd, result.model)
@@ -105,12 +102,15 @@ class Deliveries:
         self.runs[key] = self.runs.get(key, 0) + 1
         return settlement
 
+    def _policy(self, agent: str) -> RedeliveryConfig:
+        return self._redelivery.get(agent, RedeliveryConfig())
+
     def _failed(self, error: LLMlingError, reason: str, work: Work, cost_usd: float | None) -> Settlement:
         # What is not a failure of the run itself (a part still down, a full disk) may pass, so it is tried again.
         retryable = error.retryable if isinstance(error, RunError) else True
         if not retryable:
             return Dead(reason, cost_usd)
-        policy = self._redelivery.get(work.delivery.agent, RedeliveryConfig())
+        policy = self._policy(work.delivery.agent)
         ceiling = min(policy.max_backoff_s, policy.backoff_s * 2 ** (work.attempt - 1))
         after_s = random.uniform(ceiling / 2, ceiling)
         if isinstance(error, ModelError) and error.retry_after_s is not None:
