@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from llmling_cli.console import short
-
-if TYPE_CHECKING:
-    from llmling_cli.graph import Edge, Node
+from llmling.manifest.root import Manifest
+from llmling.planning import plan
+from llmling.topology import Edge, Node, Topology, topology
 
 _CHAR, _LINE, _PAD, _GAP, _LANE, _MARGIN = 7.4, 18, 12, 24, 90, 24
 _LONGEST = 34
@@ -41,7 +39,7 @@ class _Box:
 
     @property
     def lines(self) -> list[str]:
-        return [short(text, _LONGEST) for text in (self.node.title, self.node.detail) if text]
+        return [_short(text, _LONGEST) for text in (self.node.title, self.node.detail) if text]
 
     def measure(self) -> None:
         """Size a box by its text, and a team by its members stacked in it."""
@@ -61,9 +59,14 @@ class _Box:
             top += box.height + _PAD
 
 
-def draw(nodes: Iterable[Node], edges: Sequence[Edge]) -> str:
-    """Return an SVG: each box stands right of those it hears from, a team holds its members."""
-    boxes = {node.id: _Box(node) for node in nodes}
+def picture(manifest: Manifest) -> str:
+    """Return an SVG of a pool: each box stands right of those it hears from, a team holds its members."""
+    return _drawn(topology(plan(manifest)))
+
+
+def _drawn(shown: Topology) -> str:
+    edges = shown.edges
+    boxes = {node.id: _Box(node) for node in shown.nodes.values()}
     outer: dict[str, str] = {}
     for name, box in boxes.items():
         root = name
@@ -91,6 +94,12 @@ def draw(nodes: Iterable[Node], edges: Sequence[Edge]) -> str:
         '<rect width="100%" height="100%" fill="#ffffff"/>',
     ]
     return "\n".join([*head, *body, "</svg>"])
+
+
+def _short(text: str, width: int) -> str:
+    # XML has no way to hold control characters.
+    flat = "".join(char if char.isprintable() else " " for char in " ".join(text[: 4 * width].split()))
+    return flat if len(flat) <= width else f"{flat[: width - 3].rstrip()}..."
 
 
 def _ranks(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -141,7 +150,7 @@ def _arrange(roots: Sequence[_Box], ranks: dict[str, int]) -> tuple[float, float
 def _shape(box: _Box) -> str:
     radius = box.height / 2 if box.node.shape in {"trigger", "sink"} else 6
     place = f'x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="{radius:.1f}"'
-    whole = escape(f"{box.node.title} {box.node.detail}")
+    whole = escape(_short(f"{box.node.title} {box.node.detail}", 1_000))
     parts = [f'<rect class="{box.node.shape}" {place}><title>{whole}</title></rect>']
     for index, text in enumerate(box.lines):
         css = ' class="detail"' if index else ""
@@ -168,7 +177,7 @@ def _arrow(source: _Box, target: _Box, edge: Edge, around: float | None) -> str:
         label_y = (y1 + y2 + 6 * around) / 8 - 6
     parts = [f'<path class="{"edge loose" if edge.loose else "edge"}" d="{path}"/>']
     if edge.label:
-        text = escape(short(edge.label, 28))
+        text = escape(_short(edge.label, 28))
         x = (x1 + x2) / 2
         parts.append(f'<text class="detail" x="{x:.1f}" y="{label_y:.1f}" text-anchor="middle">{text}</text>')
     return "\n".join(parts)
