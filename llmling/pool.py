@@ -18,6 +18,7 @@ from llmling.arming import Triggers
 from llmling.asks import Ask, Attending, Decision, check_attending
 from llmling.deaths import Deaths
 from llmling.deciding import decide
+from llmling.endpoints.dashboard import Dashboard
 from llmling.engines.trying import keep_trying
 from llmling.errors import StartupError
 from llmling.exporters.choose import exporter
@@ -28,6 +29,7 @@ from llmling.manifest.problems import check_keywords
 from llmling.manifest.root import Manifest
 from llmling.masking import hiding
 from llmling.models.cassettes.recording import recorded
+from llmling.picture import picture
 from llmling.protocols import Engine, EventRecord
 from llmling.readings import samples, start_report, unready
 from llmling.reloading import Reloads, Serving, ignored
@@ -247,7 +249,9 @@ class AgentPool(Generic[TDeps]):
         )
         if self.manifest.server is not False and self.arm:
             taken = {t.port for node in self.manifest.nodes.values() for t in node.triggers if t.type == "webhook"}
-            health = Health(self, self.manifest.server, listeners, avoid=taken, file=self.manifest.named)
+            file = self.manifest.named
+            pages = Dashboard(file, self, engine.runs, lambda: picture(self.manifest)).pages
+            health = Health(self, self.manifest.server, listeners, avoid=taken, file=file, more=pages)
             self._health = await self._stack.enter_async_context(health)
         if self.arm:
             # Before the engine starts, since it tells at once which events settled while nobody listened.

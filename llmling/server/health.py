@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -59,11 +60,22 @@ class PoolState(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page: guarded by the token when there is one, whose refusal is `locked` instead of an error."""
+
+    method: str
+    path: str
+    handler: Handler
+    guarded: bool = True
+    locked: Handler | None = None
+
+
 class Health:
     """Serves the pages while inside; `url` is where, once entered.
 
     `avoid` are ports others of the pool will open, left out when the port is free to choose; `file` is the manifest,
-    for commands in answers; `monotonic` is steady seconds.
+    for commands in answers; `more` are pages of others; `monotonic` is steady seconds.
     """
 
     def __init__(
@@ -74,6 +86,7 @@ class Health:
         *,
         avoid: Collection[int] = (),
         file: str = "FILE",
+        more: Sequence[Page] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = state
@@ -81,6 +94,7 @@ class Health:
         self._listeners = listeners
         self._avoid = avoid
         self._file = file
+        self._more = more
         self._monotonic = monotonic
         self._started = self._beat = monotonic()
         self._port = config.port or 0
@@ -94,17 +108,17 @@ class Health:
             if self._config.port is None:
                 self._port = await self._listeners.bind_free(host, FIRST_PORT, owner=owner, avoid=self._avoid)
             decisions = Decisions(self._state.decide, self._state.inspect, self._file)
-            pages: tuple[tuple[str, str, Handler, bool], ...] = (
-                ("GET", "/healthz", self._healthz, False),
-                ("GET", "/readyz", self._readyz, False),
-                ("GET", "/metrics", self._metrics, True),
-                ("GET", "/events/*", self._event, True),
-                ("POST", "/events/*", decisions.answer, True),
+            pages = (
+                Page("GET", "/healthz", self._healthz, guarded=False),
+                Page("GET", "/readyz", self._readyz, guarded=False),
+                Page("GET", "/metrics", self._metrics),
+                Page("GET", "/events/*", self._event),
+                Page("POST", "/events/*", decisions.answer),
+                *self._more,
             )
-            for method, path, page, guarded in pages:
-                handler = self._page(page, guarded=guarded)
+            for page in pages:
                 await stack.enter_async_context(
-                    self._listeners.route(host, self._port, method, path, handler, owner=owner)
+                    self._listeners.route(host, self._port, page.method, page.path, self._checked(page), owner=owner)
                 )
             group = await stack.enter_async_context(asyncio.TaskGroup())
             heart = group.create_task(self._heart(), name="llmling heartbeat")
@@ -129,17 +143,19 @@ class Health:
             self._beat = self._monotonic()
             await asyncio.sleep(BEAT_S)
 
-    def _page(self, page: Handler, *, guarded: bool) -> Handler:
+    def _checked(self, page: Page) -> Handler:
         async def handler(request: web.BaseRequest) -> web.Response:
             self._check_host(request)
-            if guarded and self._auth is not None:
+            if page.guarded and self._auth is not None:
                 verified = verify(self._auth, request.headers, b"", 0)
+                if not verified.ok and page.locked is not None:
+                    return await page.locked(request)
                 if not verified.ok:
                     raise Refused(401, verified.reason, headers=challenge(self._auth))
             elif request.method == "POST" and foreign_page(request.headers):
                 raise Refused(401, "web pages of other sites may not post here; set `server.token`")
             try:
-                return await page(request)
+                return await page.handler(request)
             except EngineError:
                 raise Refused(503, "the engine does not answer right now", headers=retry_after(1)) from None
 
