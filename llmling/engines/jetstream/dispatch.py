@@ -15,6 +15,7 @@ from llmling.engines.jetstream.gate import Gate
 from llmling.engines.jetstream.hearing import Hearing
 from llmling.engines.jetstream.lane import Lane, Ticket
 from llmling.engines.jetstream.leases import Leases
+from llmling.engines.jetstream.owners import Owners
 from llmling.engines.jetstream.recorder import StepRecorder
 from llmling.engines.jetstream.rooms import Rooms
 from llmling.engines.jetstream.settle import Settler
@@ -28,7 +29,6 @@ log = logging.getLogger("llmling.engine")
 
 _CANCEL_AGAIN_S = 1.0
 _ASK_AGAIN_S = 1.0
-_TWIN_S = 1.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 300.0
 
 
@@ -56,6 +56,7 @@ class Dispatcher:
         self._held: dict[str, Ticket] = {}
         self._handlers: set[asyncio.Task[None]] = set()
         self._leases = Leases(archive.book.link, lease_s, tasks, self._held)
+        self._owners = Owners(archive.book.link, hearing, lease_s)
         self._settler = settler
         self._stopping = False
         self._cutting = False
@@ -140,8 +141,11 @@ class Dispatcher:
     async def _handle(self, lane: Lane, ticket: Ticket) -> None:
         twin = ticket.delivery_id in self._held
         try:
-            if twin or self._stopping:
-                await lane.give_back(ticket, _TWIN_S if twin else 0.0)
+            if twin:
+                # Not given back, here and below: what runs is handed out again only when its lease is over.
+                return
+            if self._stopping:
+                await lane.give_back(ticket)
                 return
             self._held[ticket.delivery_id] = ticket
             await self._take(lane, ticket)
@@ -171,9 +175,8 @@ class Dispatcher:
         crashed = again = False
         if entry["status"] == "running":
             mine = entry["owner"] == self._host
-            running = False if mine else await self._hearing.runs(entry["owner"], entry["id"])
+            running = False if mine else await self._owners.runs(ticket, entry)
             if running:
-                await lane.give_back(ticket, self._lease_s / 3)
                 return
             # Whoever began it is alive and has given it up, or is gone.
             crashed, again = running is None, running is not None
@@ -205,14 +208,13 @@ class Dispatcher:
                 return False
             if any(entry[name] != seen[name] for name in ("status", "owner", "attempts")):
                 return False
-            events.begin(entry, self._host, crashed=crashed, again=again)
+            events.begin(entry, self._host, ticket.deliveries, crashed=crashed, again=again)
             events.refresh(doc, now)
             return True
 
         begun = await self._archive.change(ticket.event_id, begin, found=found, patient=True)
         if begun is None:
-            # Somebody has settled it, or runs it, since we looked; the queue knows which.
-            await lane.give_back(ticket, _TWIN_S)
+            # Somebody has settled it, or runs it, since we looked.
             return
         doc = begun.value
         entry = events.find(doc, ticket.delivery_id)
@@ -222,7 +224,7 @@ class Dispatcher:
         if seen["attempts"] or seen["turn"]:
             link = self._archive.book.link
             steps = (await link.patiently(lambda: self._archive.steps(doc, entry)))[entry["id"]]
-        journal = StepRecorder(self._archive, self._tasks, doc["id"], entry["id"], steps)
+        journal = StepRecorder(self._archive, self._tasks, begun, entry["id"], steps)
         try:
             delivery = events.delivery_of(doc, entry)
             work = Work(delivery, Event.from_dict(doc["event"]), entry["attempts"], journal)

@@ -53,7 +53,7 @@ def add(doc: Doc, delivery: Delivery, now: float, reason: str | None) -> None:
             "id": delivery.id, "agent": delivery.agent, "status": "pending" if reason is None else "dead",
             "attempts": 0, "crashes": 0, "turn": 0, "due": 0.0, "wait_s": 0.0, "hops": delivery.hops,
             "message": message, "content": None, "error": reason, "usage": None, "cost": None, "model": "",
-            "created": now, "finished": None if reason is None else now, "owner": None, "decided": [],
+            "created": now, "finished": None if reason is None else now, "owner": None, "handed": None, "decided": [],
         }  # fmt: skip
         doc["deliveries"].append(entry)
 
@@ -68,11 +68,14 @@ def held_by(entry: Doc, host: str, attempt: int) -> bool:
     return entry["status"] == "running" and entry["owner"] == host and entry["attempts"] == attempt
 
 
-def begin(entry: Doc, host: str, *, crashed: bool, again: bool) -> None:
-    """Count a try; `crashed` when the one before ended with its process, `again` when it was cut and does not count."""
+def begin(entry: Doc, host: str, handed: int | None, *, crashed: bool, again: bool) -> None:
+    """Count a try; `crashed` when the one before ended with its process, `again` when it was cut and does not count.
+
+    `handed` is how often the queue had handed it out by then.
+    """
     entry["crashes"] += crashed
     entry["attempts"] += 0 if again else 1
-    entry["status"], entry["owner"] = "running", host
+    entry["status"], entry["owner"], entry["handed"] = "running", host, handed
 
 
 def kill(entry: Doc, reason: str, now: float) -> None:

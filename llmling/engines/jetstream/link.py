@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -42,6 +44,7 @@ class Link:
         self._up = asyncio.Event()
         self._closed = False
         self._fault: str | None = None
+        self._up_since = math.inf
         self._back: list[Callable[[], None]] = []
 
     @property
@@ -53,6 +56,11 @@ class Link:
     def closed(self) -> bool:
         """Whether it is closed for good."""
         return self._closed
+
+    @property
+    def up_since(self) -> float:
+        """When the connection was made, on the steady clock; infinite while there is none."""
+        return self._up_since
 
     def on_return(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever the connection has come back."""
@@ -94,6 +102,7 @@ class Link:
             ) from error
         # Now that one has answered: for as long as it takes.
         self._client.options["max_reconnect_attempts"] = -1
+        self._up_since = time.monotonic()
         self._up.set()
 
     async def close(self) -> None:
@@ -115,6 +124,7 @@ class Link:
         log.debug("NATS: %r", error)
 
     async def _on_loss(self) -> None:
+        self._up_since = math.inf
         if not self._closed and self._fault is None:
             self._fault = f"NATS cannot be reached at {', '.join(self.servers)}; it is tried again until it answers"
             self._up.clear()
@@ -123,6 +133,7 @@ class Link:
     async def _on_return(self) -> None:
         log.warning("NATS answers again")
         self._fault = None
+        self._up_since = time.monotonic()
         self._up.set()
         for listener in self._back:
             listener()

@@ -55,10 +55,11 @@ class Settler:
     async def bury(self, lane: Lane, ticket: Ticket, found: Found) -> None:
         """Settle a delivery as dead whose process died on its last try."""
         now = self._time.wall()
+        seen = events.find(found.value, ticket.delivery_id)
 
         def bury(doc: Doc) -> bool:
             entry = events.find(doc, ticket.delivery_id)
-            if entry is None or entry["status"] != "running":
+            if entry is None or seen is None or not events.held_by(entry, seen["owner"], seen["attempts"]):
                 return False
             entry["crashes"] += 1
             events.kill(entry, events.died(entry), now)
