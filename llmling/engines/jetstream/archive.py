@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from llmling.engines.jetstream import events
@@ -140,28 +141,30 @@ class Archive:
     async def steps(self, doc: Doc, entry: Doc | None = None) -> dict[str, tuple[Step, ...]]:
         """Return the steps of one or all deliveries of an event, by delivery, in the order of their recording."""
         entries = doc["deliveries"] if entry is None else [entry]
-        ids = {digest(each["id"]): each["id"] for each in entries}
-        steps: dict[str, dict[str, Step]] = {each["id"]: {} for each in entries}
-        pattern = f"step.{token(doc['id'])}.{'*' if entry is None else digest(entry['id'])}.*"
+        written: dict[str, list[_Written]] = {digest(each["id"]): [] for each in entries}
+        pattern = f"step.{token(doc['id'])}.{'*' if entry is None else digest(entry['id'])}.>"
         async with aclosing(self.book.scan(pattern)) as found:
             async for key, record in found:
-                delivery_id = ids.get(key.split(".")[2])
-                if delivery_id is not None:
-                    step = _step(record.value)
-                    steps[delivery_id][step.key] = step
+                _, _, delivery, _, begun = key.split(".")
+                if delivery in written:
+                    written[delivery].append(_Written(int(begun), record.revision, _step(record.value)))
+        steps: dict[str, tuple[Step, ...]] = {}
         for each in entries:
+            by_key = _in_force(written[digest(each["id"])])
             for decided in each["decided"]:
                 step = _step(decided)
-                steps[each["id"]].setdefault(step.key, step)
-        return {delivery_id: tuple(by_key.values()) for delivery_id, by_key in steps.items()}
+                by_key.setdefault(step.key, step)
+            steps[each["id"]] = tuple(by_key.values())
+        return steps
 
-    async def write_step(self, event_id: str, delivery_id: str, step: Step) -> None:
-        """Write a step down, over an earlier one of the same key."""
-        await self.book.put(step_of(event_id, delivery_id, step.key), step_data(step), group=token(event_id))
+    async def write_step(self, event_id: str, delivery_id: str, step: Step, begun: int) -> None:
+        """Write a step down, over an earlier one of the same key; `begun` is the place at which its attempt began."""
+        name = f"{_step_of(event_id, delivery_id, step.key)}.{begun}"
+        await self.book.put(name, step_data(step), group=token(event_id))
 
     async def forget_step(self, event_id: str, delivery_id: str, key: str) -> None:
         """Delete a step."""
-        await self.book.forget(step_of(event_id, delivery_id, key))
+        await self.book.forget(f"{_step_of(event_id, delivery_id, key)}.*")
 
     async def record(self, found: Found) -> EventRecord:
         """Return an event with its deliveries and their steps."""
@@ -183,14 +186,35 @@ def key_of(trigger: str, key: str) -> str:
     return f"key.{digest(trigger)}.{digest(key)}"
 
 
-def step_of(event_id: str, delivery_id: str, key: str) -> str:
-    """Return where a step is written down."""
+def _step_of(event_id: str, delivery_id: str, key: str) -> str:
     return f"step.{token(event_id)}.{digest(delivery_id)}.{digest(key)}"
 
 
 def step_data(step: Step) -> dict[str, Any]:
     """Return a step as it is written down."""
     return {"key": step.key, "kind": step.kind, "data": dict(step.data)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A step, its place, and the place at which the attempt that wrote it began."""
+
+    begun: int
+    place: int
+    step: Step
+
+
+def _in_force(written: Sequence[_Written]) -> dict[str, Step]:
+    """Return the steps that count, by their keys, in the order of their recording.
+
+    Of an attempt that was taken over they are those that whoever took over could read.
+    """
+    steps: dict[str, Step] = {}
+    for each in sorted(written, key=lambda each: each.place):
+        if not any(each.begun < other.begun < each.place for other in written):
+            steps.pop(each.step.key, None)
+            steps[each.step.key] = each.step
+    return steps
 
 
 def _step(data: Mapping[str, Any]) -> Step:

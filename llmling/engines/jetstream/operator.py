@@ -133,7 +133,7 @@ class Operator:
             if written is None:
                 continue
             for step in decided:
-                await self._archive.write_step(event_id, delivery_id, step)
+                await self._archive.write_step(event_id, delivery_id, step, written.revision)
             await self._queue(written, [delivery_id])
             return len(decided)
         return 0

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from llmling.engines import records
 from llmling.engines.jetstream.archive import Archive
+from llmling.engines.jetstream.book import Found
 from llmling.protocols import Step
 from llmling.runtime.tasks import TaskSet
 
@@ -16,15 +17,16 @@ from llmling.runtime.tasks import TaskSet
 class StepRecorder:
     """Knows the steps of earlier attempts and writes those of this one, in their order.
 
-    While NATS cannot be reached steps are kept and written later, until the run is given up.
+    While NATS cannot be reached steps are kept and written later, until the run is given up. What the server gets only
+    after somebody else has begun the delivery, from the buffers of a connection, is not read by anybody.
     """
 
-    def __init__(
-        self, archive: Archive, tasks: TaskSet, event_id: str, delivery_id: str, steps: Iterable[Step]
-    ) -> None:
+    def __init__(self, archive: Archive, tasks: TaskSet, begun: Found, delivery_id: str, steps: Iterable[Step]) -> None:
+        """`begun` is the event as it was written when the attempt began."""
         self._archive = archive
         self._tasks = tasks
-        self._event_id = event_id
+        self._event_id: str = begun.value["id"]
+        self._begun = begun.revision
         self._delivery_id = delivery_id
         self._steps = {step.key: step for step in steps}
         self._last: asyncio.Task[None] | None = None
@@ -63,6 +65,8 @@ class StepRecorder:
     async def _write(self, step: Step, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait({before})
+        await self._archive.book.link.patiently(functools.partial(self._put, step))
+
+    async def _put(self, step: Step) -> None:
         if not self._given_up:
-            write = functools.partial(self._archive.write_step, self._event_id, self._delivery_id, step)
-            await self._archive.book.link.patiently(write)
+            await self._archive.write_step(self._event_id, self._delivery_id, step, self._begun)
