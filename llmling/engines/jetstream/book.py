@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llmling.engines.jetstream.link import Link
+from llmling.engines.jetstream.link import Conflict, Link
 from llmling.errors import EngineError
 from llmling.events import new_id
 
@@ -85,11 +85,16 @@ class Book:
 
     async def get(self, key: str) -> Found | None:
         """Return what is written under a key, or None."""
-        found = await self.link.last(self.records, self._prefix + key)
-        if found is None:
-            return None
-        message, revision = found
-        return await self._found(message.get("data", ""), revision, encoded=True)
+        torn = 0
+        while (found := await self.link.last(self.records, self._prefix + key)) is not None:
+            message, revision = found
+            if (value := await self._found(_decoded(message.get("data", "")), revision)) is not None:
+                return value
+            if revision == torn:
+                raise EngineError(f"a part of {key} is missing in NATS")
+            # A newer version has just replaced this one.
+            torn = revision
+        return None
 
     async def write(
         self,
@@ -108,7 +113,12 @@ class Book:
         data, parts = await self._parted(value, group)
         headers = None if facts is None else {_HEADER: json.dumps(facts)}
         last = 0 if over is None else over.revision
-        revision = await self.link.publish(self._prefix + key, data, last=last, headers=headers)
+        try:
+            revision = await self.link.publish(self._prefix + key, data, last=last, headers=headers)
+        except Conflict:
+            if parts is not None:
+                await self.link.purge(self.records, f"{self._prefix}body.{parts}.*")
+            raise
         if over is not None and over.parts is not None:
             await self.link.purge(self.records, f"{self._prefix}body.{over.parts}.*")
         return Found(value, revision, parts)
@@ -141,9 +151,10 @@ class Book:
         """Yield all records whose key matches, those written last at the end."""
         async with aclosing(self.link.scan(self.records, self._prefix + pattern)) as messages:
             async for message, revision in messages:
-                found = await self._found(message.data, revision)
+                key = message.subject.removeprefix(self._prefix)
+                found = await self._found(message.data, revision) or await self.get(key)
                 if found is not None:
-                    yield message.subject.removeprefix(self._prefix), found
+                    yield key, found
 
     async def _parted(self, value: Any, group: str) -> tuple[bytes, str | None]:
         data = json.dumps(value, separators=(",", ":")).encode()
@@ -156,8 +167,9 @@ class Book:
             count += 1
         return json.dumps({_PARTS: [parts, count]}).encode(), parts
 
-    async def _found(self, data: Any, revision: int, *, encoded: bool = False) -> Found | None:
-        value: Any = json.loads(_decoded(data) if encoded else data)
+    async def _found(self, data: bytes, revision: int) -> Found | None:
+        """Return a value with its parts, None when one of them is gone."""
+        value: Any = json.loads(data)
         if not isinstance(value, dict) or _PARTS not in value:
             return Found(value, revision)
         parts: str
@@ -167,7 +179,6 @@ class Book:
         for number in range(count):
             found = await self.link.last(self.records, f"{self._prefix}body.{parts}.{number}")
             if found is None:
-                # A newer version has just replaced this one.
                 return None
             whole += _decoded(found[0].get("data", ""))
         return Found(json.loads(whole), revision, parts)
