@@ -186,6 +186,10 @@ class Recorder(Protocol):
         """Record a step soon, in its order; nobody waits for it."""
         ...
 
+    async def flush(self) -> None:
+        """Return when everything recorded is on disk."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

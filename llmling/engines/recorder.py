@@ -18,6 +18,7 @@ class StepRecorder:
         self._writer = writer
         self._delivery_id = delivery_id
         self._steps = {step.key: step for step in steps}
+        self._written = self._durable = 0
 
     def recorded(self, key: str) -> Step | None:
         """Return the step of an earlier or this attempt, or None."""
@@ -30,7 +31,7 @@ class StepRecorder:
         does not undo it.
         """
         if committed:
-            await self._writer.submit(self._write(step), patient=True)
+            await self._committed(self._write(step))
         else:
             self._writer.post(self._write(step))
 
@@ -38,12 +39,27 @@ class StepRecorder:
         """Record a step soon, in its order."""
         self._writer.post(self._write(step))
 
+    async def flush(self) -> None:
+        """Return when everything recorded is on disk."""
+        if self._durable < self._written:
+            await self._committed(_nothing)
+
+    async def _committed(self, run: Callable[[sqlite3.Connection], None]) -> None:
+        written = self._written
+        await self._writer.submit(run, patient=True)
+        self._durable = max(self._durable, written)
+
     def _write(self, step: Step) -> Callable[[sqlite3.Connection], None]:
         write = functools.partial(
             _write, self._delivery_id, records.stored(step.key), step.kind, records.encode(dict(step.data))
         )
         self._steps[step.key] = step
+        self._written += 1
         return write
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    """Commit what was queued before."""
 
 
 def _write(delivery_id: str, key: str | bytes, kind: str, data: str, connection: sqlite3.Connection) -> None:

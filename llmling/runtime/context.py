@@ -25,6 +25,9 @@ class NoJournal:
     def note(self, step: Step) -> None:
         """Forget the step."""
 
+    async def flush(self) -> None:
+        """Return: there is nothing to write."""
+
 
 class ScopedJournal:
     """A part of a journal for a run inside a run: every key gets a prefix."""
@@ -46,6 +49,10 @@ class ScopedJournal:
     def note(self, step: Step) -> None:
         """Record the step under the prefixed key, soon."""
         self.journal.note(Step(self._prefix + step.key, step.kind, step.data))
+
+    async def flush(self) -> None:
+        """Return when everything recorded is on disk."""
+        await self.journal.flush()
 
 
 NO_JOURNAL = NoJournal()

@@ -122,6 +122,9 @@ class Deliveries:
         for index, sink in enumerate(node.sinks):
             key = f"sink {index}:sent"
             if work.journal.recorded(key) is None:
+                # Whoever sends it again after a crash sends the same answer; and who is cut off from its engine waits
+                # here, until somebody else runs this.
+                await work.journal.flush()
                 await sink.send(answer)
                 await work.journal.record(Step(key, "sent", {"sink": sink.name}))
 

@@ -48,6 +48,10 @@ class AskedJournal:
         """Record a step, soon."""
         self._journal.note(step)
 
+    async def flush(self) -> None:
+        """Return when everything recorded is on disk."""
+        await self._journal.flush()
+
 
 @dataclass(frozen=True, slots=True)
 class Counter:

@@ -26,6 +26,9 @@ class KeptJournal:
     def note(self, step: Step) -> None:
         """Nobody reads the trace here, so the steps are those that a restart goes on from."""
 
+    async def flush(self) -> None:
+        pass
+
 
 def surroundings(journal: KeptJournal, data: Any = None) -> RunContext:
     """Return what surrounds one attempt of a delivery."""
