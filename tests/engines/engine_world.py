@@ -95,17 +95,25 @@ class World:
     """An engine and everything around it."""
 
     def __init__(
-        self, kind: str, folder: Path, clock: Clock = SYSTEM_CLOCK, *, lease_s: float = 15, url: str = ""
+        self,
+        kind: str,
+        folder: Path,
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        lease_s: float = 15,
+        url: str = "",
+        replicas: int = 1,
     ) -> None:
+        """`url` is a server other than that of all tests, or several with commas between them."""
         self.engine: AnyEngine
         if kind == "sqlite":
             self.engine = SqliteEngine(SqliteEngineConfig(path="state/pool.db"), folder, clock)
         elif kind == "nats":
             # A name of its own for each folder: tests share a server, but not their events.
             name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-            self.engine = NatsEngine(
-                NatsEngineConfig(servers=(url or nats_url(),), name=name, lease_s=lease_s), folder, clock
-            )
+            servers = tuple((url or nats_url()).split(","))
+            config = NatsEngineConfig(servers=servers, name=name, lease_s=lease_s, replicas=replicas)
+            self.engine = NatsEngine(config, folder, clock)
         else:
             self.engine = MemoryEngine(MemoryEngineConfig(), folder, clock)
         self.answers: dict[str, Answering] = {}

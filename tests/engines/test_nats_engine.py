@@ -3,67 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from engine_world import AGENTS, Gate, World, to, until
 from nats_server import NatsServer, nats_url, need_nats
+from nats_wire import Wire
 from serving import eventually
 
 from llmling.engines.jetstream.engine import NatsEngine
 from llmling.errors import EngineError, Full
 from llmling.events import Event
 from llmling.protocols import Again, Done, EventRecord, Policy, Settlement, Step, Waiting, Work
-
-
-class Wire:
-    """Stands between one process and the server, and can go dead without closing anything."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._open = asyncio.Event()
-        self._open.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> Wire:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    def cut(self) -> None:
-        self._open.clear()
-
-    def mend(self) -> None:
-        self._open.set()
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        ways = [asyncio.create_task(self._pass(reader, back)), asyncio.create_task(self._pass(there, writer))]
-        self._tasks.update(ways)
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for end in (writer, back):
-            end.close()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                await self._open.wait()
-                writer.write(data)
-                await writer.drain()
 
 
 @pytest.fixture
@@ -205,11 +158,14 @@ async def test_who_is_cut_off_gives_up_before_another_takes_over(server: NatsSer
     async with Wire(server.port) as wire:
         alone = World("nats", tmp_path, lease_s=lease_s, url=wire.url)
         other = World("nats", tmp_path, lease_s=lease_s, url=server.url)
-        ended = asyncio.Event()
+        ended, dead = asyncio.Event(), asyncio.Event()
 
         async def slow(work: Work) -> Settlement:
             calls.append(("begun", "alone"))
             try:
+                await dead.wait()
+                # Sent into the dead wire, it arrives when that is mended.
+                await work.journal.record(Step("1", "reply", {"text": "late"}))
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
                 calls.append(("given up", "alone"))
@@ -219,6 +175,7 @@ async def test_who_is_cut_off_gives_up_before_another_takes_over(server: NatsSer
 
         async def quick(work: Work) -> Settlement:
             calls.append(("begun", "other"))
+            await work.journal.record(Step("1", "reply", {"text": "in time"}))
             return Done("from the other one")
 
         alone.answers["a"], other.answers["a"] = slow, quick
@@ -229,17 +186,68 @@ async def test_who_is_cut_off_gives_up_before_another_takes_over(server: NatsSer
         await other.engine.open()
         await other.start()
         wire.cut()
+        dead.set()
         await asyncio.wait_for(ended.wait(), 30)
         record = await other.finished(receipt.event_id)
         assert record.content == "from the other one"
         assert calls == [("begun", "alone"), ("given up", "alone"), ("begun", "other")]
         wire.mend()
         await asyncio.wait_for(_counts(alone), 60)
-        assert (await other.record(receipt.event_id)).content == "from the other one"
+        record = await other.record(receipt.event_id)
+        assert record.content == "from the other one"
+        assert record.deliveries[0].steps == (Step("1", "reply", {"text": "in time"}),)
         heard = [*alone.settled, *other.settled]
         assert {each.id for each in heard} == {receipt.event_id}
         for world in (alone, other):
             await world.engine.stop(0)
+
+
+async def test_a_server_that_forgets_what_it_handed_out_does_not_have_it_run_twice(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    async with Wire(server.port) as wire:
+        slow = World("nats", tmp_path, url=wire.url)
+        quick = World("nats", tmp_path, url=server.url)
+        gate = slow.answers["a"] = Gate()
+        for world in (slow, quick):
+            await world.engine.open()
+        await slow.start()
+        receipt = await slow.accept()
+        await until(lambda: len(gate.inside) == 1)
+        await quick.start()
+        # Its owner connects again a while after the other one.
+        await wire.unplug()
+        await asyncio.to_thread(server.end)
+        (state,) = server.folder.glob("jetstream/*/streams/*-queue/obs/a/o.dat")
+        state.unlink()
+        await asyncio.to_thread(server.start)
+        await until(lambda: quick.engine.loaded == 1)
+        assert not quick.started
+        await wire.plug()
+        await until(lambda: quick.engine.loaded == 0)
+        gate.open.set()
+        record = await slow.finished(receipt.event_id)
+        assert (record.status, record.attempts) == ("done", 1)
+        assert not quick.started
+        for world in (slow, quick):
+            await world.engine.stop(0)
+
+
+async def test_a_large_event_is_read_whole_while_it_changes(worlds: tuple[World, World]) -> None:
+    one, other = worlds
+
+    async def spread(work: Work) -> Settlement:
+        delivery = work.delivery
+        return Done("", tuple(replace(delivery, id=f"{delivery.id}/{part}", agent="b") for part in range(10)))
+
+    one.answers["a"] = spread
+    await one.start({"a": Policy(), "b": Policy(concurrency=5)})
+    receipt = await one.accept(event=Event("inbox", "t", data="x" * 600_000))
+    looks = 0
+    while (record := await other.record(receipt.event_id)).status != "done":
+        looks += 1
+    assert looks > 0
+    assert [delivery.status for delivery in record.deliveries] == ["done"] * 11
 
 
 async def _counts(world: World) -> dict[str, int]:
