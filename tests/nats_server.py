@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -24,22 +25,32 @@ _PROGRAM = shutil.which("nats-server", path=f"{os.environ.get('PATH', os.defpath
 
 
 class NatsServer:
-    """A server whose files outlive it; `start` again is a restart."""
+    """A server whose files outlive it; `start` again is a restart.
 
-    def __init__(self, folder: Path) -> None:
+    `run` is what its command begins with, to run it elsewhere, and `address` where it is reached then; `options` come
+    on top of those it needs.
+    """
+
+    def __init__(
+        self, folder: Path, address: str = "127.0.0.1", *, run: Sequence[str] = (), options: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
+        self.address = address
         self.port = free_port()
+        self._run = run
+        self._options = options
         self.process: psutil.Process | None = None
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.address}:{self.port}"
 
     def start(self) -> None:
         """Start it and return when it takes connections."""
         place = self.folder / "pid"
         place.unlink(missing_ok=True)
-        command = [_PROGRAM or "nats-server", "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", self.folder]
+        program, listen = _PROGRAM or "nats-server", "0.0.0.0" if self._run else self.address
+        command = [*self._run, program, "-a", listen, "-p", str(self.port), "-js", "-sd", self.folder, *self._options]
         # Not as a child: some tests count those of their process.
         subprocess.run(
             ["sh", "-c", '"$0" "$@" &', *command, "-l", self.log, "-P", place],
@@ -57,7 +68,7 @@ class NatsServer:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            with socket.create_connection((self.address, self.port), 1) as connection:
                 return connection.recv(5) == b"INFO "
         except OSError:
             return False

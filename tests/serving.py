@@ -11,7 +11,7 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,8 +64,15 @@ class Serve:
     """`llmling serve --json` on a manifest; entering returns when it is ready, leaving stops it with SIGTERM."""
 
     def __init__(
-        self, folder: Path, manifest: str = "agents.yml", *args: str, env: dict[str, str] | None = None
+        self,
+        folder: Path,
+        manifest: str = "agents.yml",
+        *args: str,
+        env: dict[str, str] | None = None,
+        run: Sequence[str] = (),
     ) -> None:
+        self.run = run
+        """What the command begins with, to run it elsewhere."""
         self.folder = folder
         self.manifest = manifest
         self.args = args
@@ -105,7 +112,7 @@ class Serve:
     async def start(self) -> None:
         """Start it and return when it is ready."""
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "llmling_cli", "serve", self.manifest, "--json", *self.args,
+            *self.run, sys.executable, "-m", "llmling_cli", "serve", self.manifest, "--json", *self.args,
             cwd=self.folder,
             env=self.env,
             stdout=asyncio.subprocess.PIPE,
