@@ -6,8 +6,11 @@ What it does is appended to FOLDER/log, one line for each, so that a test can co
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from engine_worker import CHAIN, Log
@@ -32,21 +35,42 @@ async def opened(url: str, folder: Path, lease_s: float) -> World:
             return world
 
 
+def stamp(delivery_id: str) -> str:
+    # The steady clock is one for all processes of a machine.
+    return f"{delivery_id} {os.getpid()} {time.monotonic():.3f}"
+
+
+class Held(logging.Handler):
+    """Writes down what this process has been handed and does not begin yet, since another one may be at it."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.INFO)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.module == "owners" and isinstance(record.args, tuple):
+            self._log.write("held", stamp(str(record.args[0])))
+
+
 async def serve(url: str, folder: Path, lease_s: float) -> None:
     log = Log(folder / "log")
+    engine = logging.getLogger("llmling.engine")
+    engine.setLevel(logging.INFO)
+    engine.addHandler(Held(log))
     world = await opened(url, folder, lease_s)
 
     async def step(work: Work) -> Settlement:
         delivery = work.delivery
+        log.write("begun", stamp(delivery.id))
         if work.journal.recorded("1") is None:
             log.write("asked", delivery.id)
             await asyncio.sleep(0.02)
             await work.journal.record(Step("1", "reply", {"text": delivery.agent}), committed=True)
             log.write("recorded", delivery.id)
         await asyncio.sleep(0.01)
-        log.write("end", delivery.id)
-        place = CHAIN.index(delivery.agent) + 1
-        return Done(delivery.agent, to(work, *CHAIN[place : place + 1]))
+        log.write("end", stamp(delivery.id))
+        after = CHAIN.index(delivery.agent) + 1
+        return Done(delivery.agent, to(work, *CHAIN[after : after + 1]))
 
     policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=100, attempts=100) for agent in CHAIN}
     stop = asyncio.Event()

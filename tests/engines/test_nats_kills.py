@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from chaos import Trial
 from engine_worker import CHAIN
 from engine_world import World
 from nats_server import NatsServer, need_nats
@@ -29,7 +32,18 @@ _WORKER = Path(__file__).with_name("nats_worker.py")
 _TESTS = Path(__file__).parents[1]
 FULL = bool(os.environ.get("CHAOS"))
 EVENTS, KILL_EVERY_S, RESTART_EVERY_S, LEASE_S = (5_000, 5.0, 20.0, 15.0) if FULL else (300, 1.5, 4.0, 3.0)
+KILLS, PACE_S = (20, 0.08) if FULL else (3, 0.025)
 WORKERS = 3
+
+
+@dataclass(slots=True)
+class Go:
+    """One process at one delivery: from when on, to when, and when the process was killed in it."""
+
+    delivery_id: str
+    pid: int
+    begun: float
+    end: float | None = None
 
 
 class Workers:
@@ -40,7 +54,9 @@ class Workers:
         self.folder = folder
         self.lease_s = lease_s
         self.processes: list[Process] = []
-        self.kills = 0
+        self.killed: dict[int, float] = {}
+        self.ups: list[float] = []
+        """When the server answered again, each time that it was restarted."""
 
     async def start(self) -> None:
         paths = [str(_TESTS.parent), str(_TESTS), str(_WORKER.parent)]
@@ -54,7 +70,7 @@ class Workers:
         process.kill()
         await process.wait()
         self.processes.remove(process)
-        self.kills += 1
+        self.killed[process.pid] = time.monotonic()
 
     async def stop(self) -> None:
         for process in self.processes:
@@ -69,6 +85,45 @@ class Workers:
 
     def seen(self, what: str) -> list[str]:
         return [about for kind, about in self.lines() if kind == what]
+
+    def goes(self) -> dict[str, list[Go]]:
+        """Return who was at each delivery, first one first."""
+        goes: dict[str, list[Go]] = {}
+        for kind, about in self.lines():
+            if kind in {"begun", "end"}:
+                delivery_id, pid, moment = about.split(" ")
+                mine = goes.setdefault(delivery_id, [])
+                if kind == "begun":
+                    mine.append(Go(delivery_id, int(pid), float(moment)))
+                else:
+                    next(go for go in reversed(mine) if go.pid == int(pid)).end = float(moment)
+        return goes
+
+    def together(self) -> list[tuple[Go, Go]]:
+        """Return where a second process began what a first one that was alive had not ended."""
+        return [
+            (one, other)
+            for goes in self.goes().values()
+            for one, other in pairwise(goes)
+            if other.begun < (one.end or self.killed.get(one.pid, math.inf))
+        ]
+
+    def pauses(self) -> list[float]:
+        """Return how long each delivery that a killed process held waited for the next one.
+
+        It counts from the kill, from the server's return, and from the kill of whoever had it in hand meanwhile.
+        """
+        held: dict[str, list[int]] = {}
+        for about in self.seen("held"):
+            delivery_id, pid, _ = about.split(" ")
+            held.setdefault(delivery_id, []).append(int(pid))
+        pauses: list[float] = []
+        for delivery_id, goes in self.goes().items():
+            for one, other in pairwise(goes):
+                if one.pid in self.killed and other.pid != one.pid:
+                    kills = [self.killed[pid] for pid in (one.pid, *held.get(delivery_id, ())) if pid in self.killed]
+                    pauses.append(other.begun - max(moment for moment in kills + self.ups if moment <= other.begun))
+        return pauses
 
 
 @pytest.fixture
@@ -105,17 +160,9 @@ async def settled(world: World, events: int, within_s: float) -> None:
             continue
 
 
-@pytest.mark.chaos
-@pytest.mark.timeout(1800)
-async def test_workers_and_server_are_killed_under_load(server: NatsServer, tmp_path: Path) -> None:
+async def fire(workers: Workers, server: NatsServer, over: asyncio.Event) -> None:
+    """Kill workers and the server, each in its own beat, until it is over."""
     chance = random.Random(7)
-    workers = Workers(server.url, tmp_path, LEASE_S)
-    world = World("nats", tmp_path, url=server.url)
-    await world.engine.open()
-    for _ in range(WORKERS):
-        await workers.start()
-    accepted: dict[int, str] = {}
-    over = asyncio.Event()
 
     async def pause(seconds: float) -> bool:
         try:
@@ -133,42 +180,84 @@ async def test_workers_and_server_are_killed_under_load(server: NatsServer, tmp_
     async def kill_server() -> None:
         while await pause(RESTART_EVERY_S):
             await server.restart()
-
-    async def send(numbers: range) -> None:
-        for number in numbers:
-            accepted[number] = await accept(world, number)
-            await asyncio.sleep(chance.uniform(0, 0.05))
+            workers.ups.append(time.monotonic())
 
     async with asyncio.TaskGroup() as group:
         group.create_task(kill_workers())
         group.create_task(kill_server())
-        senders = [group.create_task(send(range(first, EVENTS, 4))) for first in range(4)]
-        await asyncio.wait(senders)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+async def test_workers_and_server_are_killed_under_load(server: NatsServer, tmp_path: Path) -> None:
+    trial = Trial("NATS: workers and their server killed under load")
+    workers = Workers(server.url, tmp_path, LEASE_S)
+    world = World("nats", tmp_path, url=server.url)
+    await world.engine.open()
+    for _ in range(WORKERS):
+        await workers.start()
+    accepted: dict[int, str] = {}
+    over = asyncio.Event()
+    todo = iter(range(EVENTS))
+
+    async def send() -> None:
+        for number in todo:
+            accepted[number] = await accept(world, number)
+            await asyncio.sleep(PACE_S)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fire(workers, server, over))
+        await asyncio.wait([group.create_task(send()) for _ in range(4)])
         # Work on under fire for a while, then in peace.
         await asyncio.sleep(2 * KILL_EVERY_S)
         over.set()
     await settled(world, EVENTS, 10 * LEASE_S + 60)
 
     assert len(set(accepted.values())) == EVENTS
-    records = [record async for record in world.engine.runs(limit=None)]
-    assert {record.id for record in records} == set(accepted.values())
+    assert {record.id async for record in world.engine.runs(limit=None)} == set(accepted.values())
     for event_id in list(accepted.values())[:: max(1, EVENTS // 100)]:
         record = await world.record(event_id)
         assert [delivery.agent for delivery in record.deliveries] == list(CHAIN)
         assert [delivery.content for delivery in record.deliveries] == list(CHAIN)
     await workers.stop()
+    assert set(workers.seen("settled")) >= set(accepted.values())
+    assert len(workers.killed) >= KILLS
+    check_steps(workers)
+    repeated, most = check_goes(workers)
+    trial.holds(
+        events=EVENTS,
+        kills=len(workers.killed) + len(workers.ups),
+        repeated=repeated,
+        bound=str(most),
+        resumed_s=max(workers.pauses(), default=None),
+    )
+    await world.engine.stop(0)
+
+
+def check_steps(workers: Workers) -> None:
     recorded: set[str] = set()
     for kind, about in workers.lines():
         assert not (kind == "asked" and about in recorded), "a step that was recorded is repeated"
         if kind == "recorded":
             recorded.add(about)
-    assert len(set(workers.seen("end"))) == EVENTS * len(CHAIN)
-    assert workers.kills >= 3
-    # Every server kill may cut what is in flight as every worker kill does.
-    asked = Counter(workers.seen("asked"))
-    assert sum(asked.values()) - len(asked) <= workers.kills * CONCURRENCY * len(CHAIN)
-    assert set(workers.seen("settled")) >= set(accepted.values())
-    await world.engine.stop(0)
+
+
+def check_goes(workers: Workers) -> tuple[int, int]:
+    """Return how many deliveries were begun again, and how many that may be."""
+    goes = workers.goes()
+    assert len(goes) == EVENTS * len(CHAIN)
+    assert all(any(go.end is not None for go in mine) for mine in goes.values())
+    assert not workers.together(), "a delivery was taken from a process that was at it"
+    for mine in goes.values():
+        for go in mine[:-1]:
+            # Only what was in flight at a kill is begun again, and only because of that kill.
+            assert go.pid in workers.killed or any(go.begun < up for up in workers.ups), go
+    if FULL:
+        assert max(workers.pauses()) <= LEASE_S + 2
+    repeated = sum(len(mine) - 1 for mine in goes.values())
+    most = (len(workers.killed) + len(workers.ups) * WORKERS) * CONCURRENCY * len(CHAIN)
+    assert repeated <= most
+    return repeated, most
 
 
 async def test_the_work_of_a_dead_worker_goes_on_elsewhere_once_its_lease_is_over(
