@@ -18,6 +18,7 @@ from llmling.records import (
     Done,
     EventRecord,
     EventStatus,
+    Host,
     ModelRequest,
     ModelResponse,
     OnRetry,
@@ -40,10 +41,10 @@ from llmling.records import (
 
 __all__ = [
     "Again", "Answer", "Approval", "Dead", "Decision", "Delivery", "DeliveryRecord", "Done", "Emit", "Engine",
-    "EventRecord", "EventStatus", "KnowledgeSource", "Model", "ModelRequest", "ModelResponse", "OnRetry", "Outcome",
-    "Overlap", "Policy", "Prompt", "Receipt", "Recorder", "RetryPolicy", "RunDelivery", "RunInfo", "Settled",
-    "Settlement", "Sink", "Step", "Store", "TextDelta", "Tool", "ToolProvider", "ToolSpec", "Trigger", "Waiting",
-    "Work",
+    "EventRecord", "EventStatus", "Host", "KnowledgeSource", "Model", "ModelRequest", "ModelResponse", "OnRetry",
+    "Outcome", "Overlap", "Policy", "Prompt", "Receipt", "Recorder", "RetryPolicy", "RunDelivery", "RunInfo",
+    "Settled", "Settlement", "Sink", "Step", "Store", "TextDelta", "Tool", "ToolProvider", "ToolSpec", "Trigger",
+    "Waiting", "Work",
 ]  # fmt: skip
 
 

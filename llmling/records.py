@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from llmling.errors import ModelError
@@ -258,6 +258,28 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """A process that serves: where it runs, since when (Unix seconds), and for how long nothing was heard of it.
+
+    `silent` once that is longer than a lease: then its deliveries go to others.
+    """
+
+    id: str
+    name: str
+    pid: int
+    started: float
+    state: Literal["serving", "silent"] = "serving"
+    silent_s: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name}, pid {self.pid}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data JSON can hold."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryRecord:
     """What is known of one delivery."""
 
@@ -274,13 +296,15 @@ class DeliveryRecord:
     finished: float | None
     steps: tuple[Step, ...] = ()
     waits_for: str | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
     """What is known of one event; times are Unix seconds. `agent` is the first one, `attempts` its tries.
 
-    `waits_for` is why it does not go on right now, for people; it is found when the record is read, not kept.
+    `waits_for` is why it does not go on right now, and `host` which process runs it where several serve, for people;
+    they are found when the record is read, not kept.
     """
 
     id: str
@@ -296,6 +320,7 @@ class EventRecord:
     event: Event
     deliveries: tuple[DeliveryRecord, ...] = ()
     waits_for: str | None = None
+    host: str | None = None
 
     @property
     def content(self) -> str | None:
@@ -303,7 +328,7 @@ class EventRecord:
         return self.deliveries[0].content if self.deliveries else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the object `events --json` prints; `waits_for` is in it while there is a reason."""
+        """Return the object `events --json` prints; `waits_for` and `host` are in it when there is one."""
         facts = {
             "id": self.id,
             "trigger": self.trigger,
@@ -316,4 +341,5 @@ class EventRecord:
             "cost_usd": self.cost_usd,
             "error": self.error,
         }
-        return facts if self.waits_for is None else {**facts, "waits_for": self.waits_for}
+        seen = {"waits_for": self.waits_for, "host": self.host}
+        return {**facts, **{name: value for name, value in seen.items() if value is not None}}

@@ -14,7 +14,7 @@ from llmling.protocols import Again, Dead, Done, EventRecord, Overlap, Policy, S
 from llmling.records import STARTING
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "nats"])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 

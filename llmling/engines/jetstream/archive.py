@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmling.engines.jetstream import events
-from llmling.engines.jetstream.book import Book, Found, digest, token
+from llmling.engines.jetstream.book import Book, Found, digest, event_name, token
 from llmling.engines.jetstream.events import Doc
+from llmling.engines.jetstream.lines import Lines
 from llmling.engines.jetstream.link import Conflict
 from llmling.errors import EngineError
 from llmling.events import new_id
@@ -23,12 +24,13 @@ class Archive:
 
     def __init__(self, book: Book) -> None:
         self.book = book
+        self.lines = Lines(book)
 
     # --- events ------------------------------------------------------------------------------------------------------
 
     async def find(self, event_id: str) -> Found | None:
         """Return an event, or None when it is unknown or forgotten."""
-        found = await self.book.get(_event(event_id))
+        found = await self.book.get(event_name(event_id))
         return None if found is None or "gone" in found.value else found
 
     async def create(self, doc: Doc) -> Found:
@@ -38,7 +40,9 @@ class Archive:
             Conflict: There is one of that id.
         """
         try:
-            return await self.book.write(_event(doc["id"]), doc, None, facts=events.facts(doc), group=token(doc["id"]))
+            return await self.book.write(
+                event_name(doc["id"]), doc, None, facts=events.facts(doc), group=token(doc["id"])
+            )
         except Conflict:
             if doc["mark"] and (found := await self.find(doc["id"])) and found.value["mark"] == doc["mark"]:
                 return found
@@ -71,7 +75,7 @@ class Archive:
                 doc["n"] = doc["n"] or current.revision
                 doc["mark"] = mark
                 try:
-                    key, group = _event(event_id), token(event_id)
+                    key, group = event_name(event_id), token(event_id)
                     return await self.book.write(key, doc, current, facts=events.facts(doc), group=group)
                 except Conflict:
                     current = None
@@ -96,26 +100,38 @@ class Archive:
             with contextlib.suppress(Conflict):
                 if (found := await self.book.get(key)) is not None and found.value["event"] == event_id:
                     await self.book.write(key, {**found.value, "gone": True}, found, facts=_expiry(found.value))
+        if (watch := forgotten.value["watch"]) is not None:
+            await self._forget_watch(watch, event_id)
         for kind in ("step", "body"):
             await self.book.forget(f"{kind}.{token(event_id)}.>")
         await self.book.erase(forgotten)
         return True
 
+    async def _forget_watch(self, watch: str, event_id: str) -> None:
+        listed = await self.book.get(watch)
+        if listed is not None:
+            others = [each for each in listed.value if each != event_id]
+            if not any([await self.find(each) is not None for each in others]):
+                await self.book.erase(listed)
+
     async def queue(self, doc: Doc, entries: Iterable[Doc]) -> None:
-        """Queue deliveries, each once however often it is asked for."""
+        """Queue deliveries, each once however often it is asked for; one with a key when it has its turn."""
         for entry in entries:
-            subject = self.book.ticket(entry["agent"], doc["id"], entry["id"], entry["turn"])
-            body = events.records.encode([doc["id"], entry["id"], entry["turn"]]).encode()
-            with contextlib.suppress(Conflict):
-                await self.book.link.publish(subject, body, last=0)
+            if entry["order_key"] is None:
+                await self.book.enqueue(doc["id"], entry)
+            else:
+                await self.lines.join(doc, entry)
+
+    async def leave(self, doc: Doc, entries: Iterable[Doc]) -> None:
+        """Let others have the turn of those deliveries that have settled."""
+        for entry in entries:
+            if entry["order_key"] is not None and entry["status"] in events.OVER:
+                await self.lines.leave(doc, entry)
 
     async def unqueue(self, doc: Doc, entries: Iterable[Doc]) -> None:
         """Take deliveries out of the queue."""
         for entry in entries:
-            subject = self.book.ticket(entry["agent"], doc["id"], entry["id"], entry["turn"])
-            found = await self.book.link.last(self.book.queue, subject)
-            if found is not None:
-                await self.book.link.delete(self.book.queue, found[1])
+            await self.book.dequeue(doc["id"], entry)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -168,17 +184,16 @@ class Archive:
 
     async def record(self, found: Found) -> EventRecord:
         """Return an event with its deliveries and their steps."""
-        doc = found.value
+        return events.event_record(found.value, await self.all_steps(found.value))
+
+    async def all_steps(self, doc: Doc) -> dict[str, tuple[Step, ...]]:
+        """Return the steps of all deliveries of an event."""
         # Most events have no steps that somebody could look for: only runs that wait or fail are asked again.
-        return events.event_record(doc, await self.steps(doc) if doc["deliveries"] else {})
+        return await self.steps(doc) if doc["deliveries"] else {}
 
 
 def _expiry(value: Mapping[str, Any]) -> dict[str, Any]:
     return {"expires": value["expires"]}
-
-
-def _event(event_id: str) -> str:
-    return f"event.{token(event_id)}"
 
 
 def key_of(trigger: str, key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llmling.engines.jetstream.link import Conflict, Link
+from llmling.engines.jetstream.link import Conflict, Link, Unreachable
 from llmling.errors import EngineError
 from llmling.events import new_id
 
@@ -48,6 +49,7 @@ class Book:
         self.name = name
         self.records = f"KV_{name}"
         self.queue = f"{name}-queue"
+        self.lines = f"{name}-lines"
         self._replicas = replicas
         self._prefix = f"$KV.{name}."
 
@@ -66,7 +68,8 @@ class Book:
             "max_msgs_per_subject": 1, "allow_rollup_hdrs": True, "deny_delete": False,
         }  # fmt: skip
         queue = {**common, "name": self.queue, "subjects": [f"{self.name}.queue.>"], "retention": "workqueue"}
-        for config in (records, queue):
+        lines = {**common, "name": self.lines, "subjects": [f"{self.name}.line.>"], "retention": "limits"}
+        for config in (records, queue, lines):
             stream = config["name"]
             found = await self.link.api(f"STREAM.INFO.{stream}")
             if found.get("error", {}).get("code") != 404 and "error" in found:
@@ -138,14 +141,29 @@ class Book:
         """Delete all records whose key matches, where nobody scans."""
         await self.link.purge(self.records, self._prefix + pattern)
 
-    async def headings(self, pattern: str) -> AsyncGenerator[Heading]:
-        """Yield what stands above all records whose key matches, without reading them."""
-        scan = self.link.scan(self.records, self._prefix + pattern, headers_only=True)
+    async def headings(self, pattern: str, *, after: int | None = None) -> AsyncGenerator[Heading]:
+        """Yield what stands above all records whose key matches, `after` a place or all, without reading them."""
+        scan = self.link.scan(self.records, self._prefix + pattern, headers_only=True, after=after)
         async with aclosing(scan) as messages:
             async for message, revision in messages:
                 headers: Any = message.headers or {}
                 facts: dict[str, Any] = json.loads(headers.get(_HEADER, "{}"))
                 yield Heading(message.subject.removeprefix(self._prefix), revision, facts)
+
+    async def count(self, pattern: str) -> int:
+        """Return how many records there are whose key matches."""
+        return await self.link.count(self.records, self._prefix + pattern)
+
+    async def last_place(self) -> int:
+        """Return the place of what was written last."""
+        answer = await self.link.api(f"STREAM.INFO.{self.records}")
+        if (error := answer.get("error")) is not None:
+            raise Unreachable(f"NATS cannot read right now: {error['description']}")
+        return answer["state"]["last_seq"]
+
+    def subject(self, pattern: str) -> str:
+        """Return under which subject records are written whose key matches."""
+        return self._prefix + pattern
 
     async def scan(self, pattern: str) -> AsyncGenerator[tuple[str, Found]]:
         """Yield all records whose key matches, those written last at the end."""
@@ -185,13 +203,25 @@ class Book:
 
     # --- the queue ---------------------------------------------------------------------------------------------------
 
-    def ticket(self, agent: str, event_id: str, delivery_id: str, turn: int) -> str:
-        """Return the subject of the ticket of one delivery, the `turn`th time it is queued."""
-        return f"{self.name}.queue.{token(agent)}.{token(event_id)}.{digest(delivery_id)}.{turn}"
+    async def enqueue(self, event_id: str, entry: Mapping[str, Any]) -> None:
+        """Queue a delivery, once however often it is asked for."""
+        body = json.dumps([event_id, entry["id"], entry["turn"]]).encode()
+        with contextlib.suppress(Conflict):
+            await self.link.publish(self._ticket(event_id, entry), body, last=0)
 
-    def tickets(self, agent: str) -> str:
-        """Return what matches all tickets of an agent."""
-        return f"{self.name}.queue.{token(agent)}.>"
+    async def dequeue(self, event_id: str, entry: Mapping[str, Any]) -> None:
+        """Take a delivery out of the queue."""
+        found = await self.link.last(self.queue, self._ticket(event_id, entry))
+        if found is not None:
+            await self.link.delete(self.queue, found[1])
+
+    def tickets(self, agent: str, priority: int | None = None) -> str:
+        """Return what matches all tickets of an agent, or those of a priority."""
+        return f"{self.name}.queue.{token(agent)}.{'' if priority is None else f'{priority}.'}>"
+
+    def _ticket(self, event_id: str, entry: Mapping[str, Any]) -> str:
+        place = f"{token(entry['agent'])}.{entry['priority']}.{token(event_id)}"
+        return f"{self.name}.queue.{place}.{digest(entry['id'])}.{entry['turn']}"
 
 
 def _decoded(data: str) -> bytes:
@@ -206,3 +236,8 @@ def token(text: str) -> str:
 def digest(text: str) -> str:
     """Return a part of a key that stands for any text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def event_name(event_id: str) -> str:
+    """Return under which key an event is written."""
+    return f"event.{token(event_id)}"

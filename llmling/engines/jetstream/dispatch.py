@@ -108,6 +108,10 @@ class Dispatcher:
         """How many deliveries are held in memory."""
         return len(self._held)
 
+    def places(self) -> tuple[int, int]:
+        """Return how many deliveries run in this process, and how many may."""
+        return self._gate.places
+
     def runs(self, delivery_id: str) -> bool:
         """Whether a delivery is this process's."""
         return delivery_id in self._held
@@ -134,30 +138,45 @@ class Dispatcher:
                 await lane.pull()
 
     def _arrived(self, lane: Lane, ticket: Ticket) -> None:
-        task = asyncio.create_task(self._handle(lane, ticket), name=f"llmling delivery {ticket.delivery_id}")
+        task = asyncio.create_task(self._seat(lane, ticket), name=f"llmling delivery {ticket.delivery_id}")
         self._handlers.add(task)
         task.add_done_callback(self._handlers.discard)
 
-    async def _handle(self, lane: Lane, ticket: Ticket) -> None:
-        twin = ticket.delivery_id in self._held
+    async def _seat(self, lane: Lane, ticket: Ticket) -> None:
+        """Run what is next in the place that a ticket gives, until it was one that the queue has handed out."""
+        held = self._held.get(ticket.delivery_id)
         try:
-            if twin:
+            if held is None:
+                self._held[ticket.delivery_id] = ticket
+                lane.wait(ticket)
+            elif held.ahead:
+                held.handed_out(ticket)
+            else:
                 # Not given back, here and below: what runs is handed out again only when its lease is over.
                 return
+            look = ticket.behind > 0
+            while (chosen := await lane.next(self._held, look=look)) is not None:
+                await self._handle(lane, chosen)
+                look = True
+                if not chosen.ahead:
+                    break
+        finally:
+            await lane.leave()
+
+    async def _handle(self, lane: Lane, ticket: Ticket) -> None:
+        self._held[ticket.delivery_id] = ticket
+        try:
             if self._stopping:
                 await lane.give_back(ticket)
-                return
-            self._held[ticket.delivery_id] = ticket
-            await self._take(lane, ticket)
+            else:
+                await self._take(lane, ticket)
         except EngineError as error:
             log.info("delivery %s is left to the queue: %s", ticket.delivery_id, error)
         except Exception:
             # One of ours failing must not take the others with it; the delivery comes again.
             log.exception("a mistake in llmling at delivery %s; it runs again", ticket.delivery_id)
         finally:
-            if not twin:
-                self._held.pop(ticket.delivery_id, None)
-            await lane.leave()
+            self._held.pop(ticket.delivery_id, None)
 
     # --- before a run ------------------------------------------------------------------------------------------------
 
@@ -172,8 +191,12 @@ class Dispatcher:
         if entry["status"] not in {"pending", "running"}:
             await self._again_settled(lane, ticket, doc)
             return
+        if entry["order_key"] is not None and not await self._has_turn(lane, ticket, doc, entry):
+            return
         crashed = again = False
         if entry["status"] == "running":
+            if ticket.ahead:
+                return
             mine = entry["owner"] == self._host
             running = False if mine else await self._owners.runs(ticket, entry)
             if running:
@@ -191,11 +214,24 @@ class Dispatcher:
             elif not ticket.fenced:
                 await self._begin(lane, ticket, found, crashed=crashed, again=again)
 
+    async def _has_turn(self, lane: Lane, ticket: Ticket, doc: Doc, entry: Doc) -> bool:
+        """Whether a delivery is the one of its line that may run; if not, it is queued again when it is."""
+        link = self._archive.book.link
+        member = await link.patiently(lambda: self._archive.lines.holds(doc, entry))
+        if member is not None:
+            ticket.stood = member.place
+            return True
+        await lane.ack(ticket)
+        # Whoever has given it the turn meanwhile found this ticket still there.
+        await link.patiently(lambda: self._archive.queue(doc, [entry]))
+        return False
+
     async def _again_settled(self, lane: Lane, ticket: Ticket, doc: Doc) -> None:
         """Do what a process did not get to that settled this delivery and died before it could say so."""
         await self._archive.queue(doc, [entry for entry in doc["deliveries"] if entry["status"] == "pending"])
         if doc["finished"] is not None and ticket.deliveries > 1:
             await self._hearing.adopt(doc)
+        await self._archive.leave(doc, doc["deliveries"])
         await lane.ack(ticket)
 
     async def _begin(self, lane: Lane, ticket: Ticket, found: Found, *, crashed: bool, again: bool) -> None:
@@ -208,7 +244,10 @@ class Dispatcher:
                 return False
             if any(entry[name] != seen[name] for name in ("status", "owner", "attempts")):
                 return False
-            events.begin(entry, self._host, ticket.deliveries, crashed=crashed, again=again)
+            # How often one that goes ahead has been handed out by then, nobody knows.
+            handed = None if ticket.ahead else ticket.deliveries
+            events.begin(entry, self._host, handed, crashed=crashed, again=again)
+            entry["place"] = ticket.stood
             events.refresh(doc, now)
             return True
 

@@ -11,17 +11,20 @@ from pathlib import Path
 
 from llmling.engines.jetstream import events
 from llmling.engines.jetstream.archive import Archive, key_of
-from llmling.engines.jetstream.book import Book, Heading
+from llmling.engines.jetstream.book import Book
 from llmling.engines.jetstream.dispatch import Dispatcher
 from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.hearing import Hearing
+from llmling.engines.jetstream.hosts import Hosts
 from llmling.engines.jetstream.intake import Intake
 from llmling.engines.jetstream.link import REQUEST_S, Link
 from llmling.engines.jetstream.operator import Operator
+from llmling.engines.jetstream.reading import Reader
 from llmling.engines.jetstream.rooms import Rooms
 from llmling.engines.jetstream.settle import Settler
 from llmling.engines.jetstream.store import BookStore
 from llmling.engines.jetstream.upkeep import Upkeep
+from llmling.engines.jetstream.watch import Watch, watched
 from llmling.engines.steady import SteadyTime
 from llmling.errors import EngineError, Full
 from llmling.events import Event, new_id
@@ -31,6 +34,7 @@ from llmling.protocols import (
     Delivery,
     EventRecord,
     EventStatus,
+    Host,
     Outcome,
     Policy,
     Receipt,
@@ -68,8 +72,11 @@ class NatsEngine:
         self._archive = Archive(self._book)
         self._hearing = Hearing(self._archive, self._host, self._tasks)
         self._rooms = Rooms(self._archive, self._drop_oldest)
-        self._operator = Operator(self._archive, self._hearing, self._time, self._rooms.knows)
-        self._intake = Intake(self._archive, self._hearing, self._rooms)
+        self._watch = Watch(self._archive, self._hearing, self._time.wall)
+        self._operator = Operator(self._archive, self._hearing, self._watch, self._time, self._rooms.knows)
+        self._intake = Intake(self._archive, self._hearing, self._rooms, self._watch)
+        self._hosts = Hosts(self._book, self._host, config.lease_s)
+        self._reader = Reader(self._archive, self._hearing, self._hosts, self._store, self._time)
         self._dispatcher: Dispatcher | None = None
         self._upkeep: Upkeep | None = None
         self._open = self._started = self._stopping = False
@@ -155,14 +162,17 @@ class NatsEngine:
             dispatcher.stop_runs(news["stopped"])
             settler.queue_later(news["id"], news["deliveries"])
 
-        await self._hearing.serve(settled, waiting, dispatcher.runs, heard, dispatcher.stop_runs)
+        await self._hearing.serve(settled, waiting, dispatcher.runs, heard, dispatcher.stop_runs, dispatcher.places)
         most = min(max_messages_per_event, _MOST_MESSAGES)
         await dispatcher.start(run_delivery, dict(policies), concurrency, most)
         self._started = True
         keep_s = self._config.keep_days * _DAY_S
-        upkeep = Upkeep(self._archive, self._hearing, settler, self._operator, self._rooms, self._clock, keep_s)
+        upkeep = Upkeep(
+            self._archive, self._hearing, self._watch, settler, self._operator, self._rooms, self._clock, keep_s
+        )
         self._upkeep = upkeep
         self._tasks.spawn(upkeep.run(), name="upkeep of events")
+        self._tasks.spawn(self._hosts.run(self._time.wall()), name="presence of this process")
 
     async def update(
         self, policies: Mapping[str, Policy], *, concurrency: int = 100, max_messages_per_event: int = 200
@@ -194,6 +204,8 @@ class NatsEngine:
                 cut = await self._dispatcher.stop(grace_s)
         finally:
             self._leave.set()
+            if self._started:
+                await self._hosts.leave()
             await self._hearing.close()
             with contextlib.suppress(TimeoutError):
                 # Who sends an event must hear what came of it.
@@ -236,6 +248,7 @@ class NatsEngine:
             if reason is None and not self._rooms.knows(delivery.agent):
                 reason = gone(delivery.agent)
             events.add(doc, delivery, now, reason)
+            watched(doc, trigger, delivery)
             events.refresh(doc, now)
         expires = None if keep_key_s is None else now + keep_key_s
         try:
@@ -263,8 +276,8 @@ class NatsEngine:
         self._opened()
         return await self._intake.known(trigger, keys, self._clock.now().timestamp())
 
-    async def _drop_oldest(self, event_id: str, delivery_id: str, reason: str) -> None:
-        await self._operator.settle(event_id, delivery_id, reason)
+    async def _drop_oldest(self, event_id: str, delivery_id: str, reason: str) -> int:
+        return await self._operator.settle(event_id, delivery_id, reason)
 
     # --- what happened -----------------------------------------------------------------------------------------------
 
@@ -272,34 +285,25 @@ class NatsEngine:
         self, *, status: EventStatus | None = None, trigger: str | None = None, limit: int | None = 100
     ) -> AsyncIterator[EventRecord]:
         """Yield events, newest first, without their deliveries."""
-        wanted = [
-            each
-            for each in await self._headings()
-            if status in {None, each.facts["status"]} and trigger in {None, each.facts["trigger"]}
-        ]
-        wanted.sort(key=lambda each: each.facts["n"] or each.revision, reverse=True)
-        for heading in wanted[:limit]:
-            found = await self._book.get(heading.key)
-            if found is not None and "gone" not in found.value:
-                yield events.event_record(found.value)
+        self._opened()
+        async with aclosing(self._reader.runs(status, trigger, limit)) as records:
+            async for record in records:
+                yield record
 
     async def inspect(self, event_id: str) -> EventRecord | None:
         """Return one event with its deliveries and their steps, first delivery first."""
         self._opened()
-        found = await self._archive.find(event_id)
-        return None if found is None else await self._archive.record(found)
+        return await self._reader.inspect(event_id)
 
     async def counts(self) -> dict[str, int]:
         """Return how many events there are by status; a status nobody has is left out."""
-        counts: dict[str, int] = {}
-        for heading in await self._headings():
-            counts[heading.facts["status"]] = counts.get(heading.facts["status"], 0) + 1
-        return counts
+        self._opened()
+        return await self._reader.counts()
 
-    async def _headings(self) -> list[Heading]:
-        async with aclosing(self._opened().headings("event.*")) as headings:
-            found = {each.key: each async for each in headings}
-        return [each for each in found.values() if not each.facts["gone"]]
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """All processes that serve these events, as far as this one, when it serves, has seen lately."""
+        return self._hosts.known
 
     async def wait(self, event_id: str, timeout_s: float | None = None) -> EventRecord | None:
         """Return the event once it is done or dead, or None after `timeout_s`, when unknown and when stopped."""

@@ -7,6 +7,7 @@ successors, and what this means for the event.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llmling.engines import records
@@ -21,12 +22,24 @@ Doc: TypeAlias = dict[str, Any]
 OVER = ("done", "dead")
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is to be said of an open event or delivery: why it waits, or which process runs it."""
+
+    waits_for: str | None = None
+    host: str | None = None
+
+
+NOTHING = Seen()
+
+
 def new_doc(
     event: Event, trigger: str, agent: str, *, now: float, outcome: Outcome | None, key: str | None, host: str | None
 ) -> Doc:
     """Return the record of an event without deliveries yet.
 
-    `key` is where its trigger's own id is remembered, `host` the process that is told of its end.
+    `key` is where its trigger's own id is remembered, `host` the process that is told of its end. `overlap` is set
+    when it looks at others of its trigger and key, and `watch` is where they are written down.
 
     Raises:
         TypeError: The event holds what JSON cannot.
@@ -36,7 +49,7 @@ def new_doc(
     return {
         "id": event.id, "n": None, "trigger": trigger, "agent": agent, "status": "pending", "outcome": outcome,
         "created": now, "finished": None, "cost": None, "error": None, "event": data, "key": key, "host": host,
-        "told": False, "mark": "", "deliveries": [],
+        "told": False, "mark": "", "overlap": None, "watch": None, "deliveries": [],
     }  # fmt: skip
 
 
@@ -54,6 +67,7 @@ def add(doc: Doc, delivery: Delivery, now: float, reason: str | None) -> None:
             "attempts": 0, "crashes": 0, "turn": 0, "due": 0.0, "wait_s": 0.0, "hops": delivery.hops,
             "message": message, "content": None, "error": reason, "usage": None, "cost": None, "model": "",
             "created": now, "finished": None if reason is None else now, "owner": None, "handed": None, "decided": [],
+            "order_key": delivery.order_key, "priority": delivery.priority, "join": 0, "place": None,
         }  # fmt: skip
         doc["deliveries"].append(entry)
 
@@ -84,7 +98,8 @@ def kill(entry: Doc, reason: str, now: float) -> None:
 
 
 def requeue(entry: Doc) -> None:
-    """Make a delivery pending again, as new."""
+    """Make a delivery pending again, as new; one that has left its line comes back to it."""
+    entry["join"] += int(entry["status"] in OVER)
     entry.update(status="pending", attempts=0, crashes=0, due=0.0, wait_s=0.0, error=None, finished=None)
     entry["turn"] += 1
 
@@ -111,6 +126,29 @@ def finish(doc: Doc, status: EventStatus, error: str | None, now: float) -> None
     """Settle an event."""
     doc["status"], doc["finished"], doc["error"] = status, now, error
     doc["outcome"] = None if status == "dead" else doc["outcome"] or "ran"
+
+
+def untouched(entry: Doc) -> bool:
+    """Whether a delivery waits for its first start."""
+    return entry["status"] == "pending" and not entry["attempts"] and not entry["crashes"]
+
+
+def coalesce(doc: Doc, newer_id: str, now: float) -> bool:
+    """Settle an event in favour of a newer one, unless its first delivery has begun; return whether it was settled."""
+    if doc["finished"] is not None or not doc["deliveries"] or not untouched(doc["deliveries"][0]):
+        return False
+    error = f"event {newer_id} took its place (overlap: coalesce)"
+    doc["deliveries"][0].update(status="done", error=error, finished=now)
+    doc["outcome"] = "coalesced"
+    refresh(doc, now)
+    return True
+
+
+def skip(doc: Doc, now: float) -> None:
+    """Settle a new event because of another one."""
+    doc["deliveries"] = []
+    doc["outcome"] = "skipped"
+    finish(doc, "done", None, now)
 
 
 def died(entry: Doc) -> str:
@@ -141,16 +179,32 @@ def delivery_of(doc: Doc, entry: Doc) -> Delivery:
         EngineError: It cannot be read.
     """
     try:
-        return Delivery(entry["id"], doc["id"], entry["agent"], Message.from_dict(entry["message"]), entry["hops"])
+        return Delivery(
+            entry["id"],
+            doc["id"],
+            entry["agent"],
+            Message.from_dict(entry["message"]),
+            entry["hops"],
+            order_key=entry["order_key"],
+            priority=entry["priority"],
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"cannot be read from NATS ({type(error).__name__}: {error})") from error
 
 
-def event_record(doc: Doc, steps: Mapping[str, tuple[Step, ...]] | None = None) -> EventRecord:
-    """Return an event; with the steps of its deliveries, also them."""
+def event_record(
+    doc: Doc,
+    steps: Mapping[str, tuple[Step, ...]] | None = None,
+    seen: Seen = NOTHING,
+    by_delivery: Mapping[str, Seen] | None = None,
+) -> EventRecord:
+    """Return an event; with the steps of its deliveries, also them, and of both what was `seen` of them just now."""
     entries: Sequence[Doc] = doc["deliveries"]
-    known = steps or {}
-    deliveries = () if steps is None else tuple(_delivery_record(each, known.get(each["id"], ())) for each in entries)
+    known, looks = steps or {}, by_delivery or {}
+    deliveries = tuple(
+        _delivery_record(each, known.get(each["id"], ()), looks.get(each["id"], NOTHING))
+        for each in (() if steps is None else entries)
+    )
     return EventRecord(
         doc["id"],
         doc["trigger"],
@@ -164,10 +218,12 @@ def event_record(doc: Doc, steps: Mapping[str, tuple[Step, ...]] | None = None) 
         doc["error"],
         Event.from_dict(doc["event"]),
         deliveries,
+        seen.waits_for,
+        seen.host,
     )
 
 
-def _delivery_record(entry: Doc, steps: tuple[Step, ...]) -> DeliveryRecord:
+def _delivery_record(entry: Doc, steps: tuple[Step, ...], seen: Seen) -> DeliveryRecord:
     return DeliveryRecord(
         entry["id"],
         entry["agent"],
@@ -181,6 +237,8 @@ def _delivery_record(entry: Doc, steps: tuple[Step, ...]) -> DeliveryRecord:
         entry["created"],
         entry["finished"],
         steps,
+        seen.waits_for,
+        seen.host,
     )
 
 

@@ -25,6 +25,11 @@ class Gate:
         self._active = 0
         self._alone = 0
 
+    @property
+    def places(self) -> tuple[int, int]:
+        """How many are inside, and how many may be."""
+        return self._places.used, self._places.count
+
     def resize(self, concurrency: int) -> None:
         """Let so many in from now on; those inside stay."""
         self._places.resize(concurrency)
@@ -79,12 +84,16 @@ class _Places:
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._count = count
+        self.count = count
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def used(self) -> int:
+        return self.count - self._free
+
     def resize(self, count: int) -> None:
-        self._free += count - self._count
-        self._count = count
+        self._free += count - self.count
+        self.count = count
         self._wake()
 
     async def __aenter__(self) -> None:

@@ -43,6 +43,7 @@ class Hearing:
         self._runs: Callable[[str], bool] = lambda delivery_id: False
         self._heard: Callable[[Doc], Awaitable[None]] | None = None
         self._stop: Callable[[Collection[str]], None] = lambda delivery_ids: None
+        self._places: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._quiet = asyncio.Event()
         self._told: OrderedDict[tuple[str, float], None] = OrderedDict()
@@ -59,11 +60,13 @@ class Hearing:
         runs: Callable[[str], bool],
         heard: Callable[[Doc], Awaitable[None]],
         stop: Callable[[Collection[str]], None],
+        places: Callable[[], tuple[int, int]],
     ) -> None:
         """Answer other processes: `runs` says whether a delivery is running here, `heard` gets their news.
 
-        `stop` is told of deliveries that were settled while they run.
+        `stop` is told of deliveries that were settled while they run; `places` says how many run, and how many may.
         """
+        self._places = places
         self._settled, self._waits, self._runs, self._heard, self._stop = settled, waits, runs, heard, stop
         await self._link.listen(f"{self._name}.host.{self._host}", self._asked)
         await self._link.listen(f"{self._name}.hosts", self._asked)
@@ -174,6 +177,18 @@ class Hearing:
         answer = await self._ask(host, {"runs": delivery_id})
         return None if answer is None else answer == b"yes"
 
+    async def places(self, hosts: Collection[str]) -> list[tuple[int, int]]:
+        """Return of those processes that answer how many deliveries run in each, and how many may."""
+        others = [host for host in hosts if host != self._host]
+        answers = await asyncio.gather(*(self._ask(host, {"places": ""}) for host in others))
+        found = [tuple(json.loads(answer)) for answer in answers if answer is not None]
+        return [*([self._places()] if self.serves else []), *found]
+
+    @property
+    def serves(self) -> bool:
+        """Whether this process serves."""
+        return self._heard is not None
+
     async def anybody(self) -> bool:
         """Whether any other process serves."""
         return await self._ask(None, {}) is not None
@@ -190,6 +205,8 @@ class Hearing:
         answer = b"yes"
         if "runs" in question:
             answer = b"yes" if self._runs(question["runs"]) else b"no"
+        elif "places" in question:
+            answer = json.dumps(self._places()).encode()
         elif "ended" in question:
             self._tasks.spawn(self._told_by_others(question["ended"]), name="news of the end of an event")
         await self._link.tell(message.reply, answer)

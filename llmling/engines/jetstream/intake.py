@@ -1,4 +1,4 @@
-"""How an event comes in: its key, its record, its place in the queue, in this order."""
+"""How an event comes in: its key, its record, its place beside others, its place in the queue, in this order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.hearing import Hearing
 from llmling.engines.jetstream.link import Conflict
 from llmling.engines.jetstream.rooms import Rooms
+from llmling.engines.jetstream.watch import Watch
 from llmling.errors import EngineError, Full
 from llmling.protocols import Receipt
 
@@ -17,10 +18,11 @@ from llmling.protocols import Receipt
 class Intake:
     """Accepts events so that whatever dies in between, who sends again finds the one event or completes it."""
 
-    def __init__(self, archive: Archive, hearing: Hearing, rooms: Rooms) -> None:
+    def __init__(self, archive: Archive, hearing: Hearing, rooms: Rooms, watch: Watch) -> None:
         self._archive = archive
         self._hearing = hearing
         self._rooms = rooms
+        self._watch = watch
 
     async def accept(self, doc: Doc, expires: float | None, now: float) -> Receipt:
         """Write an event and queue its delivery, unless its key or the event is known or there is no room.
@@ -42,7 +44,7 @@ class Intake:
             elif not roomy:
                 if (known := await self._again(doc["id"])) is not None:
                     return known
-                roomy = await self._room(doc)
+                roomy = await self._watch.sees(doc) or await self._room(doc)
             if name is not None and (over is None or over.value["event"] != doc["id"]):
                 try:
                     await self._archive.take_key(name, doc["id"], expires, over)
@@ -54,6 +56,7 @@ class Intake:
                 if (known := await self._again(doc["id"])) is not None:
                     return known
                 raise EngineError(f"event {doc['id']} has just been forgotten") from None
+            doc = (found := await self._watch.meet(found)).value
             await self._archive.queue(doc, [each for each in doc["deliveries"] if each["status"] == "pending"])
             if doc["finished"] is not None:
                 await self._hearing.announce(found)
@@ -70,7 +73,7 @@ class Intake:
         found = await self._archive.find(event_id)
         if found is None:
             return None
-        doc = found.value
+        doc = (found := await self._watch.meet(found)).value
         fresh = [each for each in doc["deliveries"][:1] if each["status"] == "pending" and not each["attempts"]]
         await self._archive.queue(doc, [each for each in fresh if not each["due"]])
         return events.receipt(doc)

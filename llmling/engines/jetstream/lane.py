@@ -5,39 +5,56 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from base64 import b64decode
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmling.engines.jetstream.book import Book, token
+from llmling.engines.line import OVERTAKEN
 from llmling.errors import EngineError
 from llmling.protocols import Policy
 
+PRIORITIES: tuple[int, ...] = (-1, 0, 1)
 _PULL_S = 30.0
 _SECOND = 1_000_000_000
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A delivery as the queue handed it out; it is this process's for as long as it is renewed."""
+    """A delivery as the queue handed it out; it is this process's for as long as it is renewed.
+
+    An `ahead` one was not handed out: it is run in the place of another ticket, since its priority is higher, and
+    stays in the queue until it is settled.
+    """
 
     event_id: str
     delivery_id: str
     turn: int
     reply: str
     deliveries: int
+    priority: int
+    place: int
+    ahead: bool = False
+    behind: int = 1
+    stood: int | None = None
     renewed: float = field(default_factory=time.monotonic)
     asked: float = 0.0
     run: asyncio.Task[Any] | None = None
     fenced: bool = False
     stopped: bool = False
 
+    def handed_out(self, ticket: Ticket) -> None:
+        """Go on as the ticket that the queue has handed out meanwhile."""
+        self.reply, self.renewed, self.ahead = ticket.reply, ticket.renewed, False
+
 
 class Lane:
     """Asks the queue for deliveries of one agent: one request for each place that is free here.
 
-    The server hands out no more than the agent's `concurrency` to all processes together.
+    The server hands out no more than the agent's `concurrency` to all processes together, in the order of arrival.
+    A ticket is a place to run in; what runs in it next is decided here, by priority.
     """
 
     def __init__(
@@ -53,6 +70,10 @@ class Lane:
         self._pulls: deque[float] = deque()
         self._subscription: Any = None
         self._inbox = ""
+        self._here: list[Ticket] = []
+        self._choosing = asyncio.Lock()
+        self._overtaken = 0
+        self._looked: dict[int, int] = dict.fromkeys(PRIORITIES, 0)
 
     async def open(self) -> None:
         """Make the agent's place in the queue, and begin to ask.
@@ -134,9 +155,55 @@ class Lane:
             return
         tokens = message.reply.split(".")
         event_id, delivery_id, turn = json.loads(message.data)
-        ticket = Ticket(event_id, delivery_id, turn, message.reply, int(tokens[4 if len(tokens) == 9 else 6]))
+        first = 4 if len(tokens) == 9 else 6
+        deliveries, place = int(tokens[first]), int(tokens[first + 1])
+        priority = int(message.subject.split(".")[-4])
+        ticket = Ticket(event_id, delivery_id, turn, message.reply, deliveries, priority, place)
+        ticket.behind = int(tokens[first + 4])
         self.active += 1
         self._arrived(self, ticket)
+
+    # --- what runs next ----------------------------------------------------------------------------------------------
+
+    def wait(self, ticket: Ticket) -> None:
+        """Let a ticket wait for its start."""
+        self._here.append(ticket)
+
+    async def next(self, taken: Container[str], *, look: bool) -> Ticket | None:
+        """Return the delivery that starts next: by priority, then by arrival, but the oldest once in eight.
+
+        With `look`, one of a higher priority that waits in the queue goes ahead of those here, unless it is `taken`.
+        """
+        async with self._choosing:
+            if not self._here:
+                return None
+            oldest = min(self._here, key=lambda each: each.place)
+            chosen = min(self._here, key=lambda each: (-each.priority, each.place))
+            if self._overtaken >= OVERTAKEN:
+                chosen = oldest
+            elif look:
+                chosen = await self._higher(chosen.priority, taken) or chosen
+            self._overtaken = 0 if self._overtaken >= OVERTAKEN else self._overtaken + (chosen is not oldest)
+            if not chosen.ahead:
+                self._here.remove(chosen)
+            return chosen
+
+    async def _higher(self, than: int, taken: Container[str]) -> Ticket | None:
+        info = f"$JS.API.CONSUMER.INFO.{self._book.queue}.{token(self.agent)}"
+        try:
+            for priority in sorted((each for each in PRIORITIES if each > than), reverse=True):
+                subject = self._book.tickets(self.agent, priority)
+                while found := await self._link.next(self._book.queue, subject, self._looked[priority]):
+                    message, place = found
+                    self._looked[priority] = place
+                    event_id, delivery_id, turn = json.loads(b64decode(message["data"]))
+                    if delivery_id not in taken:
+                        # Whatever answers will do to know that this process is not cut off.
+                        return Ticket(event_id, delivery_id, turn, info, 1, priority, place, ahead=True)
+        except EngineError:
+            # The next one looks again; nothing is lost but a higher place.
+            return None
+        return None
 
     # --- what becomes of a ticket ------------------------------------------------------------------------------------
 
@@ -147,9 +214,14 @@ class Lane:
 
     async def ack(self, ticket: Ticket) -> None:
         """Take a delivery out of the queue; when that cannot be said now, it comes again and its end is found."""
-        await self._link.request(ticket.reply, b"+ACK")
+        if ticket.ahead:
+            await self._link.delete(self._book.queue, ticket.place)
+        else:
+            await self._link.request(ticket.reply, b"+ACK")
 
     async def give_back(self, ticket: Ticket, after_s: float = 0.0) -> None:
-        """Let the queue hand it out again, to anybody."""
+        """Let the queue hand it out again, to anybody; there one that went ahead still is."""
+        if ticket.ahead:
+            return
         delay = b"" if not after_s else b" " + json.dumps({"delay": int(after_s * _SECOND)}).encode()
         await self._link.tell(ticket.reply, b"-NAK" + delay)

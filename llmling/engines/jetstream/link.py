@@ -233,25 +233,16 @@ class Link:
             raise Unreachable(f"NATS cannot write right now: {error['description']}")
         raise EngineError(f"NATS refuses to write: {error['description']}")
 
-    async def scan(self, stream: str, subject: str, *, headers_only: bool = False) -> AsyncGenerator[tuple[Any, int]]:
+    async def scan(
+        self, stream: str, subject: str, *, headers_only: bool = False, after: int | None = None
+    ) -> AsyncGenerator[tuple[Any, int]]:
         """Yield the last message of every subject that matches, and its place, in the order of their places.
+
+        With `after`, all messages behind that place.
 
         A subject that is written meanwhile may come twice, its newer message last.
         """
-        config = {
-            "filter_subject": subject,
-            "ack_policy": "none",
-            "deliver_policy": "last_per_subject",
-            "replay_policy": "instant",
-            "headers_only": headers_only,
-            "inactive_threshold": 60_000_000_000,
-            "num_replicas": 1,
-            "mem_storage": True,
-        }
-        answer = await self.api(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
-        if "error" in answer:
-            raise Unreachable(f"NATS cannot read right now: {answer['error']['description']}")
-        name, expected = answer["name"], answer["num_pending"]
+        name, expected = await self._reader(stream, subject, headers_only=headers_only, after=after)
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         inbox = self.inbox()
         subscription = await self.listen(inbox, arrived.put)
@@ -273,6 +264,31 @@ class Link:
         finally:
             await self.unlisten(subscription)
             await self.tell(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"", reply=inbox)
+
+    async def count(self, stream: str, subject: str) -> int:
+        """Return how many messages of matching subjects there are."""
+        name, count = await self._reader(stream, subject, headers_only=True, after=0)
+        await self.tell(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"", reply=self.inbox())
+        return count
+
+    async def _reader(self, stream: str, subject: str, *, headers_only: bool, after: int | None) -> tuple[str, int]:
+        start: dict[str, Any] = {"deliver_policy": "last_per_subject"}
+        if after is not None:
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
+        config = {
+            **start,
+            "filter_subject": subject,
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "headers_only": headers_only,
+            "inactive_threshold": 60_000_000_000,
+            "num_replicas": 1,
+            "mem_storage": True,
+        }
+        answer = await self.api(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
+        if "error" in answer:
+            raise Unreachable(f"NATS cannot read right now: {answer['error']['description']}")
+        return answer["name"], answer["num_pending"]
 
     async def _arrival(self, arrived: asyncio.Queue[Any]) -> Any:
         try:
@@ -317,3 +333,9 @@ def place_of(message: Any) -> int:
     """Return the place in its stream of a message that a consumer delivered."""
     tokens = message.reply.split(".")
     return int(tokens[5] if len(tokens) == 9 else tokens[7])
+
+
+def written_at(message: Any) -> float:
+    """Return when a message that a consumer delivered was written, in Unix seconds of the server."""
+    tokens = message.reply.split(".")
+    return int(tokens[7] if len(tokens) == 9 else tokens[9]) / 1e9

@@ -11,6 +11,7 @@ from llmling.engines.jetstream.archive import Archive, step_data
 from llmling.engines.jetstream.book import Found
 from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.hearing import Hearing
+from llmling.engines.jetstream.watch import Watch
 from llmling.engines.steady import SteadyTime
 from llmling.protocols import Step
 from llmling.records import gone
@@ -19,11 +20,14 @@ from llmling.records import gone
 class Operator:
     """Changes events over the version that was read; of two who decide at once, the first counts."""
 
-    def __init__(self, archive: Archive, hearing: Hearing, time: SteadyTime, knows: Callable[[str], bool]) -> None:
+    def __init__(
+        self, archive: Archive, hearing: Hearing, watch: Watch, time: SteadyTime, knows: Callable[[str], bool]
+    ) -> None:
         """`knows` tells whether there is an agent of that name."""
         self._knows = knows
         self._archive = archive
         self._hearing = hearing
+        self._watch = watch
         self._time = time
         self._turn = asyncio.Lock()
 
@@ -59,6 +63,8 @@ class Operator:
         if found is None:
             return 0
         doc = found.value
+        if again:
+            await self._watch.reopen(doc)
         steps = await self._archive.steps(doc)
         for delivery_id in again:
             known = {step.key for step in steps[delivery_id]}
@@ -78,6 +84,7 @@ class Operator:
         """Settle one or all open deliveries of an event as dead; return how many."""
         now = self._time.wall()
         killed: list[Doc] = []
+        places = await self._places(event_id)
 
         def kill(doc: Doc) -> bool:
             entries = [each for each in doc["deliveries"] if each["status"] not in events.OVER]
@@ -85,6 +92,7 @@ class Operator:
                 entries = [each for each in entries if each["id"] == delivery_id and each["status"] == "pending"]
             killed[:] = [dict(each) for each in entries]
             for each in entries:
+                each["place"] = places.get(each["id"], each["place"])
                 events.kill(each, reason, now)
             events.refresh(doc, now)
             return bool(entries)
@@ -92,10 +100,21 @@ class Operator:
         found = await self._archive.change(event_id, kill)
         if found is None:
             return 0
+        dead = {each["id"] for each in killed}
         await self._archive.unqueue(found.value, [each for each in killed if each["status"] == "pending"])
+        await self._archive.leave(found.value, [each for each in found.value["deliveries"] if each["id"] in dead])
         stopped = [each["id"] for each in killed if each["status"] == "running"]
         await self._hearing.announce(found, stopped=stopped)
         return len(killed)
+
+    async def _places(self, event_id: str) -> dict[str, int | None]:
+        """Return where the deliveries of an event stand in their lines: one that is retried comes back to there."""
+        found = await self._archive.find(event_id)
+        if found is None:
+            return {}
+        entries: list[Doc] = found.value["deliveries"]
+        keyed = [each for each in entries if each["order_key"] is not None and each["status"] not in events.OVER]
+        return {each["id"]: await self._archive.lines.place(found.value, each) for each in keyed}
 
     async def decide(self, event_id: str, decision: Decision, seen: Collection[str] | None) -> int:
         """Settle what the first waiting delivery asks that such a decision answers; return how many asks."""

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from llmling.engines.jetstream.archive import Archive
-from llmling.engines.jetstream.lane import Lane
+from llmling.engines.jetstream.lane import PRIORITIES, Lane
+from llmling.engines.jetstream.lines import stamp
 from llmling.protocols import Delivery, Policy
 
 _FRESH_S = 1.0
@@ -25,8 +26,8 @@ class Rooms:
     Several processes that accept at once may go over the bound by what each of them accepts within a second.
     """
 
-    def __init__(self, archive: Archive, drop: Callable[[str, str, str], Awaitable[None]]) -> None:
-        """`drop` settles a delivery as dead, by event, delivery and reason."""
+    def __init__(self, archive: Archive, drop: Callable[[str, str, str], Awaitable[int]]) -> None:
+        """`drop` settles one that waits as dead, by event, delivery and reason; it returns how many it settled."""
         self._archive = archive
         self._drop = drop
         self._policies: Mapping[str, Policy] | None = None
@@ -93,6 +94,7 @@ class Rooms:
         until, left = self._left.get(agent, (0.0, 0))
         if left <= 0 or time.monotonic() >= until:
             pending, _ = await self._lanes[agent].waiting()
+            pending += await self._archive.lines.waiting(agent)
             until, left = time.monotonic() + _FRESH_S, policy.inbox_size - pending
             if left <= 0:
                 return pending
@@ -100,18 +102,23 @@ class Rooms:
         return None
 
     async def _make_room(self, agent: str, policy: Policy) -> bool:
-        """Drop the oldest delivery that waits."""
+        """Drop the oldest delivery of the lowest priority that waits, in the queue or for its turn."""
         book = self._archive.book
         _, taken = await self._lanes[agent].waiting()
-        found = await book.link.next(book.queue, book.tickets(agent), taken)
-        if found is None:
-            return False
-        message, place = found
-        event_id, delivery_id, _ = json.loads(b64decode(message["data"]))
-        await self._drop(
-            event_id,
-            delivery_id,
-            f"dropped: inbox of {agent!r} is full (inbox.size {policy.inbox_size}, overflow: drop_oldest)",
-        )
-        await book.link.delete(book.queue, place)
-        return True
+        reason = f"dropped: inbox of {agent!r} is full (inbox.size {policy.inbox_size}, overflow: drop_oldest)"
+        for priority in PRIORITIES:
+            after = taken
+            while True:
+                queued = await book.link.next(book.queue, book.tickets(agent, priority), after)
+                in_line = await self._archive.lines.oldest(agent, priority)
+                if in_line is not None and (queued is None or in_line[1] < stamp(queued[0])):
+                    event_id, delivery_id = in_line[0].event_id, in_line[0].delivery_id
+                elif queued is not None:
+                    event_id, delivery_id, _ = json.loads(b64decode(queued[0]["data"]))
+                    after = queued[1]
+                else:
+                    break
+                # One that is settled or runs already makes no room.
+                if await self._drop(event_id, delivery_id, reason):
+                    return True
+        return False

@@ -69,6 +69,7 @@ class Settler:
         buried = await self._archive.change(ticket.event_id, bury, found=found)
         if buried is not None:
             await self._hearing.announce(buried, before=found.value)
+            await self._leave(buried, ticket)
             await lane.ack(ticket)
 
     async def settle(
@@ -105,6 +106,7 @@ class Settler:
             await self._not_ours(lane, ticket)
             return
         await self.after(written, fresh=[*fresh, ticket.delivery_id], before=found.value)
+        await self._leave(written, ticket)
         await lane.ack(ticket)
 
     async def after(self, found: Found, *, fresh: Iterable[str], before: Doc | None) -> None:
@@ -115,6 +117,11 @@ class Settler:
         await self._archive.book.link.patiently(lambda: self._archive.queue(doc, now))
         self.queue_later(doc["id"], [each for each in pending if each not in now])
         await self._hearing.announce(found, before=before)
+
+    async def _leave(self, found: Found, ticket: Ticket) -> None:
+        entry = events.find(found.value, ticket.delivery_id)
+        if entry is not None:
+            await self._archive.book.link.patiently(lambda: self._archive.leave(found.value, [entry]))
 
     def _follow(self, doc: Doc, successors: Iterable[Delivery], refused: Mapping[str, str], now: float) -> None:
         for delivery in successors:

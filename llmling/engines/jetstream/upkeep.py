@@ -7,11 +7,12 @@ import logging
 from contextlib import aclosing
 
 from llmling.engines.jetstream.archive import Archive
-from llmling.engines.jetstream.events import Doc
+from llmling.engines.jetstream.book import Found
 from llmling.engines.jetstream.hearing import Hearing
 from llmling.engines.jetstream.operator import Operator
 from llmling.engines.jetstream.rooms import Rooms
 from llmling.engines.jetstream.settle import Settler
+from llmling.engines.jetstream.watch import Watch
 from llmling.errors import EngineError
 from llmling.records import gone
 from llmling.runtime.clock import Clock
@@ -28,6 +29,7 @@ class Upkeep:
         self,
         archive: Archive,
         hearing: Hearing,
+        watch: Watch,
         settler: Settler,
         operator: Operator,
         rooms: Rooms,
@@ -36,6 +38,7 @@ class Upkeep:
     ) -> None:
         self._archive = archive
         self._hearing = hearing
+        self._watch = watch
         self._settler = settler
         self._operator = operator
         self._rooms = rooms
@@ -78,14 +81,16 @@ class Upkeep:
             if finished is None or heading.facts.get("told") is False:
                 found = await self._archive.book.get(heading.key)
                 if found is not None and "gone" not in found.value:
-                    await self._take_up(found.value)
+                    await self._take_up(found)
             elif finished < now - self._keep_s:
                 found = await self._archive.book.get(heading.key)
                 if found is not None:
                     await self._archive.forget(found.value["id"])
+        await self._archive.lines.look()
         await self._archive.forget_keys(now)
 
-    async def _take_up(self, doc: Doc) -> None:
+    async def _take_up(self, found: Found) -> None:
+        doc = (await self._watch.meet(found)).value
         if doc["finished"] is not None:
             if not doc["told"]:
                 await self._hearing.adopt(doc)

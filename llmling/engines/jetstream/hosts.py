@@ -1,0 +1,78 @@
+"""The processes that serve these events: each says for itself that it is there, and reads who else does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from contextlib import aclosing
+
+from llmling.engines.jetstream.book import Book
+from llmling.engines.jetstream.link import written_at
+from llmling.errors import EngineError
+from llmling.protocols import Host
+
+log = logging.getLogger("llmling.engine")
+_FORGET_S = 3600.0
+
+
+class Hosts:
+    """Renews the record of this process three times per lease.
+
+    How long one has been silent is measured from the newest of these records, by the server's clock alone, so those of
+    the machines do not matter.
+    """
+
+    def __init__(self, book: Book, host: str, lease_s: float) -> None:
+        self._book = book
+        self._host = host
+        self._lease_s = lease_s
+        self._key = f"host.{host}"
+        self._facts = {"name": socket.gethostname(), "pid": os.getpid()}
+        self._known: tuple[Host, ...] = ()
+
+    @property
+    def known(self) -> tuple[Host, ...]:
+        """All processes, as they were seen at most a third of a lease ago, those that serve longest first."""
+        return self._known
+
+    async def run(self, started: float) -> None:
+        """Say that this process serves, until cancelled."""
+        while True:
+            try:
+                await self._book.put(self._key, [*self._facts.values(), started], group=self._key)
+                self._known = await self.read()
+            except EngineError as error:
+                log.debug("this process cannot say that it is there: %s", error)
+            await asyncio.sleep(self._lease_s / 3)
+
+    async def leave(self) -> None:
+        """Take the record of this process away."""
+        try:
+            if (found := await self._book.get(self._key)) is not None:
+                await self._book.erase(found)
+        except EngineError as error:
+            log.debug("this process stays listed as silent for a while: %s", error)
+
+    async def read(self) -> tuple[Host, ...]:
+        """Return all processes; those that were silent for an hour are forgotten.
+
+        Raises:
+            EngineError: NATS does not answer.
+        """
+        pattern = self._book.subject("host.*")
+        async with aclosing(self._book.link.scan(self._book.records, pattern)) as records:
+            found = [(json.loads(message.data), message, place) async for message, place in records]
+        now = max((written_at(message) for _, message, _ in found), default=0.0)
+        hosts: list[Host] = []
+        for (name, pid, started), message, place in found:
+            silent_s = now - written_at(message)
+            if silent_s > _FORGET_S:
+                await self._book.link.delete(self._book.records, place)
+                continue
+            host_id = message.subject.rpartition(".")[2]
+            state = "serving" if silent_s <= self._lease_s else "silent"
+            hosts.append(Host(host_id, name, pid, started, state, round(silent_s, 1)))
+        return tuple(sorted(hosts, key=lambda each: (each.started, each.id)))
