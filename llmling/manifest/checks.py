@@ -32,7 +32,6 @@ def check_draft(draft: Draft) -> None:
     _check_triggers(draft)
     _check_webhooks(draft)
     _check_engine(draft)
-    _check_order(draft)
     check_material(draft)
     check_scopes(draft)
     check_files(draft)
@@ -56,19 +55,6 @@ def _check_engine(draft: Draft) -> None:
             hint="`replicas: 3` on a cluster of three servers with power of their own, or `sqlite` on one machine",
             severity="warning",
         )
-
-
-def _check_order(draft: Draft) -> None:
-    """Refuse what the engine on NATS does not keep: the order of a key, what to do beside others, priorities."""
-    if draft.engine is None or not isinstance(draft.engine.config, NatsEngineConfig):
-        return
-    for _, part in draft.nodes():
-        for index, trigger in enumerate(part.config.triggers):
-            for key in ("key", "overlap", "priority"):
-                if getattr(trigger, key) != TriggerBase.model_fields[key].default:
-                    message = f"`{key}` with `engine: nats` comes with a later release"
-                    hint = "remove it, or write `engine: {type: sqlite}`"
-                    draft.problem(part, ("triggers", index, key), "LL206", message, hint=hint)
 
 
 def _check_names(draft: Draft) -> None:

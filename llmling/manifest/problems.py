@@ -34,7 +34,6 @@ CODES = {
     "LL203": "wrong type of value",
     "LL204": "value out of range or not one of the choices",
     "LL205": "unknown or missing `type:`",
-    "LL206": "comes with a later release",
     "LL208": "invalid template",
     "LL209": "invalid expression",
     "LL210": "invalid cron expression",

@@ -279,9 +279,8 @@ class _Translation:
     def _rule(self) -> str:
         node = self._found.node
         if self._type == "value_error":
-            text = str(self._context.get("error", self._text))
-            self._code = "LL206" if "later release" in text else "LL212"
-            return text
+            self._code = "LL212"
+            return str(self._context.get("error", self._text))
         self._code = _CUSTOM[self._type]
         if self._type in _CUSTOM_RULES:
             at = find(node, (str(self._context.get("at", "")),))

@@ -152,12 +152,6 @@ teams:
 x-anything: ignored
 """
 
-LATER = {
-    "key": "engine: {type: nats, replicas: 3}\nagents: {a: {triggers: [{type: webhook, key: x}]}}",
-    "overlap": "engine: {type: nats, replicas: 3}\nagents: {a: {triggers: [{type: webhook, overlap: skip}]}}",
-    "priority": "engine: {type: nats, replicas: 3}\nagents: {a: {triggers: [{type: webhook, priority: high}]}}",
-}
-
 # key of the predecessor in its place -> what to write instead
 PREDECESSOR = {
     "INHERIT: base.yml": "include:",
@@ -238,6 +232,14 @@ def test_the_engine_for_several_machines_is_taken(tmp_path: Path) -> None:
     assert check(tmp_path / "m.yml") == []
 
 
+def test_order_is_kept_on_nats_too(tmp_path: Path) -> None:
+    (tmp_path / "m.yml").write_text(
+        "engine: {type: nats, replicas: 3}\n"
+        "agents: {a: {triggers: [{type: webhook, key: x, overlap: skip, priority: high}]}}"
+    )
+    assert [problem for problem in check(tmp_path / "m.yml") if problem.severity == "error"] == []
+
+
 def test_a_single_nats_server_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "m.yml").write_text("engine: {type: nats}\nagents: {}\n")
     (problem,) = check(tmp_path / "m.yml")
@@ -247,14 +249,6 @@ def test_a_single_nats_server_is_warned_of(tmp_path: Path) -> None:
     refused = [problem.message for problem in check(tmp_path / "m.yml") if problem.severity == "error"]
     assert len(refused) == 3
     assert any("write it like nats://127.0.0.1:4222" in message for message in refused)
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_what_comes_later_is_said_so(name: str, tmp_path: Path) -> None:
-    (tmp_path / "m.yml").write_text(LATER[name])
-    (problem,) = check(tmp_path / "m.yml")
-    assert problem.code == "LL206"
-    assert "with a later release" in problem.message
 
 
 @pytest.mark.parametrize("text", PREDECESSOR)
