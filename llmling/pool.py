@@ -30,7 +30,7 @@ from llmling.manifest.root import Manifest
 from llmling.masking import hiding
 from llmling.models.cassettes.recording import recorded
 from llmling.picture import picture
-from llmling.protocols import Engine, EventRecord
+from llmling.protocols import Engine, EventRecord, Host
 from llmling.readings import samples, start_report, unready
 from llmling.reloading import Reloads, Serving, ignored
 from llmling.report import Reload, StartReport
@@ -328,9 +328,11 @@ class AgentPool(Generic[TDeps]):
 
     def ready(self) -> Sequence[str]:
         """Return why the pool is not ready to take events; nothing when it is."""
-        required = {name for name, config in self.manifest.mcp_servers.items() if config.required}
-        draining = ["draining"] if self._draining else []
-        return [*unready(self._triggers.broken, self._graph, required, self._engine), *draining]
+        return [*unready(self._triggers.broken, self._graph, self.manifest, self._engine, self._draining)]
+
+    def hosts(self) -> Sequence[Host]:
+        """Return the processes that serve the pool's events together; nothing where only this one may."""
+        return () if self._engine is None else self._engine.hosts
 
     async def counts(self) -> Mapping[str, int]:
         """Return how many events there are by status."""

@@ -267,6 +267,11 @@ class Engine(Protocol):
         """Why the store could not be written the last time, None when it could."""
         ...
 
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """The processes that serve these events, as far as is known; nothing where only one may."""
+        ...
+
     async def open(self) -> None:
         """Open the store for this process.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from llmling.manifest.root import Manifest
 from llmling.protocols import Engine
 from llmling.report import AgentState, ServerState, StartReport, TriggerState
 from llmling.runtime.agent import Agent
@@ -34,15 +35,20 @@ def start_report(
     )
 
 
-def unready(broken: Mapping[str, str], graph: Graph, required: Container[str], engine: Engine | None) -> Iterator[str]:
-    """Yield why events cannot be taken: `broken` triggers and why, `required` MCP servers, the engine."""
+def unready(
+    broken: Mapping[str, str], graph: Graph, manifest: Manifest, engine: Engine | None, draining: bool
+) -> Iterator[str]:
+    """Yield why events cannot be taken: `broken` triggers and why, MCP servers that are required, engine, the end."""
     for name, why in broken.items():
         yield f"trigger {name!r}: {why}"
     for name, server in graph.providers.items():
-        if name in required and server.state != "ready":
+        config = manifest.mcp_servers.get(name)
+        if config is not None and config.required and server.state != "ready":
             yield f"MCP server {name!r} is {server.state}: {server.reason}"
     if engine is not None and engine.fault:
         yield engine.fault
+    if draining:
+        yield "draining"
 
 
 def _agent_state(name: str, agent: Agent[Any]) -> AgentState:

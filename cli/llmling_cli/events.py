@@ -34,6 +34,7 @@ def facts(record: EventRecord) -> dict[str, Any]:
             "content": delivery.content,
             "error": delivery.error,
             **({} if delivery.waits_for is None else {"waits_for": delivery.waits_for}),
+            **({} if delivery.host is None else {"host": delivery.host}),
         }
         for delivery in record.deliveries
     ]
@@ -57,6 +58,8 @@ def line(record: EventRecord) -> str:
         result = console.paint("done", "green") + (f"  {console.short(answer)}" if answer else "")
     else:
         result = console.paint(record.outcome or record.status, "dim")
+        if record.host and not record.waits_for:
+            result += f"  at {console.short(record.host, 200)}"
         if record.waits_for:
             result += f"  waits for {console.short(record.waits_for, 200)}"
     took = f"{_seconds(record)} s" if record.finished else "-"
@@ -122,6 +125,8 @@ def _show_delivery(delivery: DeliveryRecord) -> None:
     heading = f"{delivery.agent}  {delivery.status}  {tries}  {console.money(delivery.cost_usd)}"
     console.say(console.paint(heading, "bold"))
     console.say(f"  in   {console.short(delivery.message.text, 200)}")
+    if delivery.host:
+        console.say(f"  at   {console.short(delivery.host, 200)}")
     if delivery.waits_for:
         console.say(console.paint(f"  waits for {console.short(delivery.waits_for, 200)}", "yellow"))
     for step in delivery.steps:
@@ -245,6 +250,8 @@ def _row(record: EventRecord) -> tuple[str, ...]:
 
 
 def _why(record: EventRecord) -> str:
+    if record.waits_for is None and record.host is not None:
+        return f"runs at {record.host}"
     if record.waits_for is None or record.status == "waiting":
         return record.error or ""
     return f"waits for {record.waits_for}"

@@ -24,6 +24,7 @@ from llmling.events import Event
 from llmling.protocols import (
     Decision,
     Delivery,
+    Host,
     Outcome,
     Policy,
     Receipt,
@@ -81,6 +82,11 @@ class JournalEngine(Reading, ABC):
     def fault(self) -> str | None:
         """Why the file could not be written the last time, None when it could."""
         return None if self._database is None else self._database.writer.fault
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """Nothing: one process serves a file."""
+        return ()
 
     @property
     def loaded(self) -> int:

@@ -16,7 +16,7 @@ from llmling.asks import Ask, Decision, asked
 from llmling.errors import EngineError
 from llmling.manifest.pool import ServerConfig
 from llmling.manifest.triggers import LOOPBACK, BearerAuth
-from llmling.protocols import EventRecord
+from llmling.protocols import EventRecord, Host
 from llmling.server.auth import challenge, foreign_page, verify
 from llmling.server.decisions import Decisions
 from llmling.server.listener import Handler, Listeners, url_host
@@ -33,6 +33,10 @@ class PoolState(Protocol):
 
     def ready(self) -> Sequence[str]:
         """Return why the pool is not ready; nothing when it is."""
+        ...
+
+    def hosts(self) -> Sequence[Host]:
+        """Return the processes that serve the pool's events together; nothing where only this one may."""
         ...
 
     async def counts(self) -> Mapping[str, int]:
@@ -185,7 +189,9 @@ class Health:
         reasons = list(self._state.ready())
         if self._listeners.draining:
             reasons.append("the pool is stopping")
-        return json_reply(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+        hosts = [host.to_dict() for host in self._state.hosts()]
+        page = {"ready": not reasons, "reasons": reasons, **({"hosts": hosts} if hosts else {})}
+        return json_reply(503 if reasons else 200, page)
 
     async def _metrics(self, request: web.BaseRequest) -> web.Response:
         counts = await self._state.counts()
@@ -220,6 +226,7 @@ def event_page(record: EventRecord) -> dict[str, Any]:
             "content": hop.content,
             "error": hop.error,
             **({} if hop.waits_for is None else {"waits_for": hop.waits_for}),
+            **({} if hop.host is None else {"host": hop.host}),
         }
         for hop in record.deliveries
     ]

@@ -105,14 +105,14 @@ class World:
         replicas: int = 1,
     ) -> None:
         """`url` is a server other than that of all tests, or several with commas between them."""
+        # A name of its own for each folder: tests share a server, but not their events.
+        self.name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
         self.engine: AnyEngine
         if kind == "sqlite":
             self.engine = SqliteEngine(SqliteEngineConfig(path="state/pool.db"), folder, clock)
         elif kind == "nats":
-            # A name of its own for each folder: tests share a server, but not their events.
-            name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
             servers = tuple((url or nats_url()).split(","))
-            config = NatsEngineConfig(servers=servers, name=name, lease_s=lease_s, replicas=replicas)
+            config = NatsEngineConfig(servers=servers, name=self.name, lease_s=lease_s, replicas=replicas)
             self.engine = NatsEngine(config, folder, clock)
         else:
             self.engine = MemoryEngine(MemoryEngineConfig(), folder, clock)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from engine_world import AGENTS, Gate, World, to, until
 from nats_server import NatsServer, nats_url, need_nats
 from nats_wire import Wire
-from serving import eventually
+from serving import eventually, llmling
 
 from llmling.engines.jetstream.engine import NatsEngine
 from llmling.errors import EngineError, Full
@@ -87,6 +89,57 @@ async def test_another_process_stops_and_retries_what_runs_here(worlds: tuple[Wo
     assert await other.engine.retry(receipt.event_id) == 1
     assert (await other.finished(receipt.event_id)).status == "done"
     await until(lambda: [record.status for record in one.settled] == ["dead", "done"])
+
+
+async def test_every_process_is_listed_and_an_event_says_which_one_runs_it(tmp_path: Path) -> None:
+    worlds = World("nats", tmp_path), World("nats", tmp_path)
+    one, other = worlds
+    gate = one.answers["a"] = other.answers["a"] = Gate()
+    for world in worlds:
+        await world.engine.open()
+        await world.start()
+    await until(lambda: all(len(world.engine.hosts) == 2 for world in worlds))
+    assert {(host.pid, host.state) for host in one.engine.hosts} == {(os.getpid(), "serving")}
+    receipts = [await world.accept() for world in worlds]
+    await until(lambda: len(gate.inside) == 2)
+    records = [await one.record(receipt.event_id) for receipt in receipts]
+    listed = [record async for record in other.engine.runs()]
+    here = f"{socket.gethostname()}, pid {os.getpid()}"
+    assert {record.host for record in [*records, *listed]} == {here}
+    assert records[0].deliveries[0].host == records[0].to_dict()["host"] == here
+    # Each stops what the other one may run.
+    for world, receipt in zip(worlds, reversed(receipts), strict=True):
+        assert await world.engine.drop(receipt.event_id) == 1
+    await until(lambda: not gate.inside)
+    gate.open.set()
+    for world, receipt in zip(worlds, receipts, strict=True):
+        assert await world.engine.retry(receipt.event_id) == 1
+        assert (await world.finished(receipt.event_id)).status == "done"
+    await other.engine.stop(0)
+    await until(lambda: len(one.engine.hosts) == 1)
+    await one.engine.stop(0)
+
+
+async def test_the_command_line_shows_where_an_event_runs_and_stops_it(tmp_path: Path) -> None:
+    world = World("nats", tmp_path)
+    engine = world.engine
+    assert isinstance(engine, NatsEngine)
+    gate = world.answers["a"] = Gate()
+    await engine.open()
+    await world.start()
+    await until(lambda: len(engine.hosts) == 1)
+    manifest = f"engine: {{type: nats, servers: [{nats_url()}], name: {world.name}}}\nagents: {{a: {{model: demo}}}}\n"
+    (tmp_path / "agents.yml").write_text(manifest)
+    event_id = (await world.accept()).event_id
+    await until(lambda: len(gate.inside) == 1)
+    where = f"at {socket.gethostname()}, pid {os.getpid()}"
+    code, out, err = await llmling(tmp_path, "events", "list", "agents.yml")
+    assert (code, f"runs {where}" in out) == (0, True), out + err
+    code, out, err = await llmling(tmp_path, "events", "drop", "agents.yml", event_id)
+    assert code == 0, out + err
+    await until(lambda: not gate.inside)
+    assert (await world.record(event_id)).status == "dead"
+    await engine.stop(0)
 
 
 async def test_what_a_process_leaves_is_told_and_run_by_the_next(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from serving import Serve, eventually, free_port, llmling, post
 
 MANIFEST = """
 engine: {{type: nats, servers: ["{url}"], name: {name}, lease_s: 5}}
-server: false
+server: {{port: "${{SERVER_PORT}}"}}
 agents:
   greeter:
     model: demo
@@ -24,12 +24,19 @@ agents:
 """
 
 
+async def hosts(serve: Serve, *states: str) -> bool | None:
+    """Return True once `/readyz` lists processes in these states."""
+    async with aiohttp.ClientSession() as session, session.get(f"{serve.server_url}/readyz") as response:
+        page = await response.json()
+    return sorted(host["state"] for host in page.get("hosts", ())) == list(states) or None
+
+
 @pytest.mark.timeout(180)
 async def test_two_processes_serve_one_set_of_events(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     (tmp_path / "agents.yml").write_text(MANIFEST.format(url=nats_url(), name=f"flow{free_port()}"))
     ports = [free_port(), free_port()]
-    serves = [Serve(tmp_path, env={"HOOK_PORT": str(port)}) for port in ports]
+    serves = [Serve(tmp_path, env={"HOOK_PORT": str(port), "SERVER_PORT": str(free_port())}) for port in ports]
     for serve in serves:
         await serve.start()
     async with aiohttp.ClientSession() as session:
@@ -38,10 +45,13 @@ async def test_two_processes_serve_one_set_of_events(tmp_path: Path) -> None:
         )
     assert len({answer["event_id"] for _, answer in answers}) == 1
     assert Counter(status for status, _ in answers)[202] == 1
+    await eventually(lambda: hosts(serves[1], "serving", "serving"), "both to be listed", 60)
     (tmp_path / "inbox" / "first.txt").write_text("first")
 
     async def listed(trigger: str, least: int) -> list[str] | None:
-        code, out, err = await llmling(tmp_path, "events", "list", "agents.yml", "--json", env={"HOOK_PORT": "1"})
+        code, out, err = await llmling(
+            tmp_path, "events", "list", "agents.yml", "--json", env={"HOOK_PORT": "1", "SERVER_PORT": "2"}
+        )
         assert code == 0, err
         found = [line for line in out.splitlines() if f'"trigger": "{trigger}"' in line and '"status": "done"' in line]
         return found if len(found) >= least else None
@@ -52,4 +62,5 @@ async def test_two_processes_serve_one_set_of_events(tmp_path: Path) -> None:
     (tmp_path / "inbox" / "second.txt").write_text("second")
     files = await eventually(lambda: listed("inbox", 2), "the other one to watch the folder", 60)
     assert len(files) == 2
+    await eventually(lambda: hosts(serves[1], "serving", "silent"), "the dead one to be listed as silent", 60)
     assert await serves[1].stop() == 0

@@ -16,7 +16,7 @@ from llmling.errors import EngineError, StartupError
 from llmling.events import Event
 from llmling.manifest.pool import ServerConfig
 from llmling.messages import Message
-from llmling.protocols import DeliveryRecord, EventRecord
+from llmling.protocols import DeliveryRecord, EventRecord, Host
 from llmling.server.health import FIRST_PORT, Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
@@ -44,6 +44,10 @@ class State:
     def __init__(self) -> None:
         self.reasons: list[str] = []
         self.broken = False
+        self.served_by: list[Host] = []
+
+    def hosts(self) -> Sequence[Host]:
+        return self.served_by
 
     def ready(self) -> Sequence[str]:
         return self.reasons
@@ -100,6 +104,18 @@ async def test_the_four_pages_on_the_first_free_port() -> None:
         assert "llmling events list" in body["error"]
         assert (await get(health.url + "/events/"))[0] == 404
         assert (await get(health.url + "/events"))[0] == 404
+
+
+async def test_where_several_serve_all_are_listed() -> None:
+    state = State()
+    state.served_by = [Host("h1", "alpha", 7, 1.5), Host("h2", "beta", 8, 2.5, "silent", 20.0)]
+    async with Listeners() as listeners, Health(state, ServerConfig(), listeners) as health:
+        status, page, _ = await get(health.url + "/readyz")
+    assert (status, page["ready"]) == (200, True)
+    assert page["hosts"] == [
+        {"id": "h1", "name": "alpha", "pid": 7, "started": 1.5, "state": "serving", "silent_s": 0.0},
+        {"id": "h2", "name": "beta", "pid": 8, "started": 2.5, "state": "silent", "silent_s": 20.0},
+    ]
 
 
 async def test_not_ready_gives_the_reasons() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import socket
 from contextlib import aclosing
+from typing import Any
 
 from llmling.engines.jetstream.book import Book
 from llmling.engines.jetstream.link import written_at
@@ -32,6 +34,7 @@ class Hosts:
         self._key = f"host.{host}"
         self._facts = {"name": socket.gethostname(), "pid": os.getpid()}
         self._known: tuple[Host, ...] = ()
+        self._moved = asyncio.Event()
 
     @property
     def known(self) -> tuple[Host, ...]:
@@ -39,14 +42,23 @@ class Hosts:
         return self._known
 
     async def run(self, started: float) -> None:
-        """Say that this process serves, until cancelled."""
+        """Say that this process serves, until cancelled, and look again when one has come or gone."""
+        link, news = self._book.link, f"{self._book.name}.presence"
+        await link.patiently(lambda: link.listen(news, self._hear))
+        first = True
         while True:
+            self._moved.clear()
             try:
                 await self._book.put(self._key, [*self._facts.values(), started], group=self._key)
                 self._known = await self.read()
             except EngineError as error:
                 log.debug("this process cannot say that it is there: %s", error)
-            await asyncio.sleep(self._lease_s / 3)
+            if first:
+                await link.tell(news, b"")
+            first = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_s / 3):
+                    await self._moved.wait()
 
     async def leave(self) -> None:
         """Take the record of this process away."""
@@ -55,6 +67,10 @@ class Hosts:
                 await self._book.erase(found)
         except EngineError as error:
             log.debug("this process stays listed as silent for a while: %s", error)
+        await self._book.link.tell(f"{self._book.name}.presence", b"")
+
+    async def _hear(self, message: Any) -> None:
+        self._moved.set()
 
     async def read(self) -> tuple[Host, ...]:
         """Return all processes; those that were silent for an hour are forgotten.
