@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 from nats_server import nats_url
 from serving import Serve, eventually, free_port, llmling, post
+
+from llmling import Agent, AgentPool
+from llmling.errors import BudgetExceeded
+from llmling.messages import Message, Usage
+from llmling.protocols import ModelRequest, ModelResponse
+from llmling.testing import ScriptedModel
 
 MANIFEST = """
 engine: {{type: nats, servers: ["{url}"], name: {name}, lease_s: 5}}
@@ -64,3 +71,40 @@ async def test_two_processes_serve_one_set_of_events(tmp_path: Path) -> None:
     assert len(files) == 2
     await eventually(lambda: hosts(serves[1], "serving", "silent"), "the dead one to be listed as silent", 60)
     assert await serves[1].stop() == 0
+
+
+async def test_two_pools_on_one_server_keep_one_budget() -> None:
+    asked: list[str] = []
+
+    def answer(request: ModelRequest) -> ModelResponse:
+        asked.append(request.messages[-1].text)
+        return ModelResponse(Message.assistant("ok"), Usage(10, 0, 1), "m", cost_usd=0.01)
+
+    manifest = {
+        "engine": {"type": "nats", "servers": [nats_url()], "name": f"budget{free_port()}"},
+        "budget": {"requests_per_day": 20},
+        "agents": {"a": {"triggers": [{"type": "webhook", "name": "hook"}]}},
+    }
+    outcomes: Counter[str] = Counter()
+
+    async def run(pool: AgentPool[None], number: int) -> None:
+        try:
+            await pool.get_agent("a").run(str(number))
+            outcomes["ran"] += 1
+        except BudgetExceeded:
+            outcomes["refused"] += 1
+
+    async with AsyncExitStack() as stack:
+        pools = [
+            await stack.enter_async_context(
+                AgentPool[None](manifest, agents={"a": Agent("a", model=ScriptedModel(answer))}, triggers=False)
+            )
+            for _ in range(2)
+        ]
+        await asyncio.gather(*(run(pools[number % 2], number) for number in range(30)))
+        # Both know by now that it is spent, whoever spent it.
+        for pool in pools:
+            with pytest.raises(BudgetExceeded, match="budget of the pool is spent"):
+                await pool.get_agent("a").run("one more")
+    assert outcomes == {"ran": 20, "refused": 10}
+    assert len(asked) == 20
