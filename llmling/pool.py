@@ -52,7 +52,7 @@ from llmling.server.health import Health
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
 from llmling.spending import bounded, unpriced_models
-from llmling.starting import tell_starting
+from llmling.starting import Starting
 from llmling.trace import trace_of
 from llmling.wiring import Graph, build_triggers, check_keys, open_engine, policies, with_engine
 
@@ -267,12 +267,13 @@ class AgentPool(Generic[TDeps]):
             waiting=self._on_event,
         )
         self._tasks.spawn(keep_trying(engine), name="watch over the engine")
-        self._tasks.spawn(tell_starting(engine.store, self.agents), name="what still starts")
+        starting = Starting(engine.store, self._tasks)
+        starting.tell(self.nodes.values())
         self._stack.push_async_callback(lambda: engine.stop(self.manifest.limits.drain_timeout_s))
         await self._stack.enter_async_context(deaths)
         if self.arm:
             await self._arm(listeners)
-        return Serving(engine, deliveries, self._triggers, listeners, services if self.arm else None, deaths)
+        return Serving(engine, deliveries, self._triggers, listeners, services if self.arm else None, deaths, starting)
 
     def _event_url(self, event_id: str) -> str | None:
         return None if self._health is None else self._health.event_url(event_id)

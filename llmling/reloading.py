@@ -28,6 +28,7 @@ from llmling.runtime.tasks import TaskSet, to_its_end
 from llmling.server.listener import Listeners
 from llmling.server.metrics import Sample
 from llmling.spending import bounded
+from llmling.starting import Starting
 from llmling.wiring import build_triggers, check_keys, policies
 
 logger = logging.getLogger("llmling.reload")
@@ -44,6 +45,7 @@ class Serving:
     listeners: Listeners
     services: Services | None
     deaths: Deaths
+    starting: Starting
 
 
 class Reloads:
@@ -199,6 +201,7 @@ class Reloads:
             await self.serving.engine.update(policies(manifest), **_bounds(manifest))
         except EngineError as error:
             logger.error("what waits for removed agents is settled at the next start: %s", error)
+        self.serving.starting.tell(self._live.graph.nodes.values())
 
     def _restart(self, manifest: Manifest) -> list[str]:
         keys = [key for key in ("engine", "server") if getattr(manifest, key) != getattr(self._fixed, key)]

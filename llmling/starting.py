@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from llmling.errors import EngineError
 from llmling.protocols import Store, ToolProvider
 from llmling.records import STARTING
 from llmling.runtime.agent import Agent
+from llmling.runtime.tasks import TaskSet
 
 logger = logging.getLogger("llmling")
 
 
-async def tell_starting(store: Store, agents: Mapping[str, Agent[Any]]) -> None:
-    """Keep it up to date until every server has started, or failed to, once."""
-    wanted = {name: [*agent.parts.providers] for name, agent in agents.items() if agent.parts.providers}
+class Starting:
+    """Keeps it up to date in a store, by tasks of `tasks`, until every server has started or failed to, once."""
+
+    def __init__(self, store: Store, tasks: TaskSet) -> None:
+        self._store = store
+        self._tasks = tasks
+        self._task: asyncio.Task[None] | None = None
+
+    def tell(self, nodes: Iterable[object]) -> None:
+        """Tell of the agents among these nodes, from now on of no others."""
+        if self._task is not None:
+            self._task.cancel()
+        agents: list[Agent[Any]] = [node for node in nodes if isinstance(node, Agent)]
+        self._task = self._tasks.spawn(_tell(self._store, agents), name="what still starts")
+
+
+async def _tell(store: Store, agents: Iterable[Agent[Any]]) -> None:
+    wanted = {agent.name: [*agent.parts.providers] for agent in agents if agent.parts.providers}
     async with asyncio.TaskGroup() as group:
         tasks: dict[asyncio.Task[None], ToolProvider] = {
             group.create_task(provider.settled()): provider

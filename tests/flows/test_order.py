@@ -256,3 +256,26 @@ agents:
         await stage.settled(1)
         _, page = await stage.get(f"{pool.report.server_url}/events/{event_id}")
         assert (page["status"], "waits_for" in page) == ("done", False)
+
+
+async def test_an_event_says_so_of_an_agent_that_came_with_a_reload(stage: Stage) -> None:
+    manifest = """
+limits: {drain_timeout_s: 0}
+agents:
+  a: {model: demo, triggers: [{type: webhook, name: hook, port: PORT}]}
+"""
+    late = f"""
+  b: {{model: demo, mcp_servers: [late], triggers: [{{type: webhook, name: new, port: {stage.port}, path: /new}}]}}
+mcp_servers: {{late: {{type: stdio, command: {sys.executable}, args: [-c, "import time; time.sleep(600)"]}}}}
+"""
+    async with stage.pool(manifest) as pool:
+        with (stage.folder / "agents.yml").open("a") as file:
+            file.write(late)
+        assert (await pool.reload()).applied
+        _, body = await stage.post({"n": 1}, "/new")
+
+        async def starting() -> bool:
+            _, page = await stage.get(f"{pool.report.server_url}/events/{body['event_id']}")
+            return page.get("waits_for") == "agent is starting: MCP server late"
+
+        await eventually(starting, "the reason")
