@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from llmling.runtime.output import OutputType, output_type
 from llmling.runtime.profile import Profile
 from llmling.runtime.run_loop import RunLoop
 from llmling.runtime.stream import Listener, RunEvent, silent
-from llmling.templates import expression, template
+from llmling.templates import TemplateFailed, expression, template
 
 _STEP = "pick"
 _TASK = (
@@ -59,20 +59,28 @@ class ByCondition:
         """Return who answers.
 
         Raises:
-            TeamError: No condition is true, and every member has one.
+            TeamError: A condition failed, or none is true and every member has one.
         """
         names = [name for name, _ in self._conditions]
         recorded = _recorded(context, [*names, self._otherwise])
         if recorded is not None:
             return recorded
-        values = {"message": message, "event": context.event}
-        name = next((name for name, holds in self._conditions if holds(values)), self._otherwise)
+        name = self._first({"message": message, "event": context.event}) or self._otherwise
         if name is None:
             raise TeamError(
                 f"team {self._team!r} picks nobody: no `when` of {', '.join(names)} is true; "
                 "a member without `when` answers the rest"
             )
         return await _record(context, name)
+
+    def _first(self, values: Mapping[str, Any]) -> str | None:
+        for name, holds in self._conditions:
+            try:
+                if holds(values):
+                    return name
+            except TemplateFailed as error:
+                raise TeamError(f"team {self._team!r}, `when` of {name}: {error}") from error
+        return None
 
 
 class ByCallable:

@@ -89,6 +89,13 @@ async def test_nobody_to_pick_is_a_failure_that_names_the_team() -> None:
     assert not caught.value.retryable
 
 
+async def test_a_condition_that_fails_is_named_with_its_team() -> None:
+    team = Team([echo("a"), echo("b")], mode="pick", when={"a": "message.text + 1 > 2"}, name="desk")
+    with pytest.raises(TeamError, match=r"team 'desk', `when` of a: expression 'message.text \+ 1 > 2' failed: ") as no:
+        await team.run("x")
+    assert not no.value.retryable
+
+
 async def test_a_callable_picks_by_name_or_by_member() -> None:
     a, b = echo("a"), echo("b")
 
