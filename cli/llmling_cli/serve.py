@@ -44,8 +44,9 @@ def serve(
     if not json:
         # The notice of the report says it, once.
         logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
-        # A line on standard output tells of it.
+        # Lines on standard output tell of both.
         logging.getLogger("llmling.reload").setLevel(logging.CRITICAL)
+        logging.getLogger("llmling.delivery.waiting").setLevel(logging.CRITICAL)
     return asyncio.run(_serve(manifest, model, record, json=json, follow=follow))
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from llmling.runtime.connection import Connection
 
 logger = logging.getLogger("llmling.delivery")
+# Of its own, so that whoever shows waiting events to a person can silence it.
+waiting_logger = logging.getLogger("llmling.delivery.waiting")
 
 
 class Deliveries:
@@ -82,7 +84,7 @@ class Deliveries:
             successors = await self._successors(node, result.message, work, work.delivery.id, work.delivery.hops)
         except DecisionNeeded as error:
             reason = waiting_reason(asked.asks, error, work.event.id, self._counter)
-            logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, reason)
+            waiting_logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, reason)
             return self._ended(node, Waiting(reason, context.meter.cost_usd))
         except LLMlingError as error:
             reason = masked(await _reason(error, work, context.meter.asked))

@@ -76,6 +76,18 @@ async def test_the_console_tells_what_runs_and_what_happened(tmp_path: Path, fre
     assert not any("\x1b" in line for line in serve.lines)
 
 
+async def test_an_event_that_waits_for_a_person_is_told_once(tmp_path: Path, free_tcp_port: int) -> None:
+    trigger = "{type: webhook, name: hook, port: PORT}"
+    write(tmp_path, free_tcp_port, f"server: false\nagents: {{boss: {{model: human, triggers: [{trigger}]}}}}\n")
+    async with ConsoleProcess(tmp_path, "serve", "agents.yml") as serve:
+        await serve.line("ready")
+        (event_id,) = await send(free_tcp_port, "Shall we?")
+        assert "waiting  question to 'boss'" in await serve.line(event_id)
+        serve.process.send_signal(signal.SIGTERM)
+        assert await serve.exit_code() == 0
+    assert [line for line in serve.errors if event_id in line] == []
+
+
 async def test_the_first_line_comes_within_a_second_on_an_idle_machine(tmp_path: Path, free_tcp_port: int) -> None:
     write(tmp_path, free_tcp_port)
     begun = time.monotonic()
