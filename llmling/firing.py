@@ -16,9 +16,9 @@ from llmling.manifest.triggers import TriggerBase
 from llmling.pool import AgentPool
 from llmling.prompts.instructions import event_message
 from llmling.protocols import Engine, EventRecord
-from llmling.templates import expression
+from llmling.templates import TemplateFailed, expression
 from llmling.triggers.by_hand import NO_DATA, event_by_hand
-from llmling.wiring import Source
+from llmling.wiring import Source, order_key_of
 from llmling.wiring import open_engine as build_engine
 
 _LOOK_S = 0.25
@@ -27,10 +27,10 @@ _OVER = ("done", "dead", "waiting")
 
 @dataclass(frozen=True, slots=True)
 class FireResult:
-    """What became of a fired event; of a dry run only `event`, `wanted` and `prompt` are known.
+    """What became of a fired event; of a dry run only `event`, `wanted`, `prompt` and `key` are known.
 
     `wanted` is whether the trigger's filter lets the event through, `prompt` the message the agent gets, `why_not`
-    the reason the trigger itself would not have taken the file.
+    the reason the trigger itself would not have taken the file, `key` what it is kept in order by.
     """
 
     event: Event
@@ -40,6 +40,7 @@ class FireResult:
     why_not: str | None = None
     record: EventRecord | None = None
     served: bool = False
+    key: str | None = None
 
 
 @asynccontextmanager
@@ -92,7 +93,7 @@ async def fire(
     wanted = config.filter is None or expression(config.filter)({"event": event})
     prompt = event_message(event, config.prompt).text if wanted else None
     if dry_run:
-        return FireResult(event, node, wanted, prompt, why_not)
+        return FireResult(event, node, wanted, prompt, why_not, key=_key(config, event) if wanted else None)
     ends = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
     while True:
         if manifest.engine.type != "memory":
@@ -141,6 +142,13 @@ async def fire_in(
     if settled is None or settled.status not in _OVER:
         raise TimeoutError(f"event {event.id} of trigger {trigger!r} is not settled after {timeout_s} s")
     return settled
+
+
+def _key(config: TriggerBase, event: Event) -> str | None:
+    try:
+        return order_key_of(config, event)
+    except TemplateFailed as error:
+        raise TemplateFailed(f"trigger {config.name!r}, key: {error}") from error
 
 
 async def _served(engine: Engine, source: Source, event: Event, ends: float | None) -> EventRecord | None:

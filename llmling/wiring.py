@@ -249,7 +249,7 @@ class Source:
             if not message.text.strip():
                 return None, f"trigger {config.name!r} made an empty message of this event: check its `prompt`"
             part = "key"
-            order_key = self._order_key(event)
+            order_key = order_key_of(config, event)
         except TemplateFailed as error:
             return None, f"trigger {config.name!r}, {part}: {error}"
         delivery = Delivery(
@@ -263,15 +263,6 @@ class Source:
         )
         return delivery, None
 
-    def _order_key(self, event: Event) -> str | None:
-        if self.config.overlap == "parallel":
-            return None
-        key = "" if self.config.key is None else key_template(self.config.key)({"event": event}).strip()
-        if len(key) > _LONGEST_KEY:
-            key = f"{key[:_SHOWN]}... {hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
-        # Without a key, one event of the trigger at a time: what is coalesced would have nothing to wait for.
-        return key or (self.config.name if self.config.overlap == "coalesce" else None)
-
     def _wanted(self, event: Event, dead: str | None) -> tuple[bool, str | None]:
         if dead is not None or self.config.filter is None:
             return True, dead
@@ -279,6 +270,21 @@ class Source:
             return expression(self.config.filter)({"event": event}), None
         except TemplateFailed as error:
             return True, f"trigger {self.config.name!r}, filter: {error}"
+
+
+def order_key_of(config: Any, event: Event) -> str | None:
+    """Return the key by which a trigger orders an event, None when it waits for no other.
+
+    Raises:
+        TemplateFailed: The key cannot be made of this event.
+    """
+    if config.overlap == "parallel":
+        return None
+    key = "" if config.key is None else key_template(config.key)({"event": event}).strip()
+    if len(key) > _LONGEST_KEY:
+        key = f"{key[:_SHOWN]}... {hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    # Without a key, one event of the trigger at a time: what is coalesced would have nothing to wait for.
+    return key or (config.name if config.overlap == "coalesce" else None)
 
 
 def build_triggers(manifest: Manifest, services: Services, engine: Engine) -> list[tuple[Source, Trigger]]:

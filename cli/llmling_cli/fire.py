@@ -65,6 +65,7 @@ def _print_dry(result: FireResult, *, json: bool) -> None:
                 "agent": result.agent,
                 "wanted": result.wanted,
                 "prompt": result.prompt,
+                "key": result.key,
                 "why_not": result.why_not,
             }
         )
@@ -73,5 +74,7 @@ def _print_dry(result: FireResult, *, json: bool) -> None:
     console.say(f"agent   {result.agent}")
     console.say(f"match   {'no: ' + result.why_not if result.why_not else 'yes'}")
     console.say(f"filter  {'lets it through' if result.wanted else 'stops it: it would be recorded as filtered'}")
+    if result.key is not None:
+        console.say(console.plain(f"key     {result.key}"))
     if result.prompt is not None:
         console.say(console.plain(f"prompt\n\n{result.prompt}"))

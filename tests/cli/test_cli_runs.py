@@ -122,6 +122,7 @@ async def test_fire_dry_run_changes_nothing(project: Path) -> None:
     status, out, _ = await llmling(project, "fire", "agents.yml", "hook", "--data", data, "--dry-run")
     assert status == 0
     assert "lets it through" in out
+    assert "\nkey" not in out
     assert out.endswith("prompt\n\nRead bridge\n")
     _, out, _ = await llmling(project, "fire", "agents.yml", "hook", "--data", "{}", "--dry-run", "--json")
     assert (json.loads(out)["wanted"], json.loads(out)["prompt"]) == (False, None)
@@ -129,6 +130,20 @@ async def test_fire_dry_run_changes_nothing(project: Path) -> None:
     _, out, _ = await llmling(project, "fire", "agents.yml", "inbox", "--file", "x.txt", "--dry-run")
     assert "match   no: " in out
     assert not (project / ".llmling").exists()
+
+
+async def test_fire_dry_run_shows_the_key_an_event_is_kept_in_order_by(project: Path) -> None:
+    manifest = project / "agents.yml"
+    manifest.write_text(
+        manifest.read_text().replace('"event.data.go",', '"event.data.go", key: "{{ event.data.text }}",')
+    )
+    fire = ["fire", "agents.yml", "hook", "--dry-run", "--data"]
+    _, out, _ = await llmling(project, *fire, '{"go": true, "text": "bridge"}')
+    assert "lets it through\nkey     bridge\nprompt" in out
+    _, out, _ = await llmling(project, *fire, '{"go": true, "text": "bridge"}', "--json")
+    assert json.loads(out)["key"] == "bridge"
+    status, _, err = await llmling(project, *fire, '{"go": true, "text": null}')
+    assert (status, "trigger 'hook', key: template" in err) == (1, True)
 
 
 async def test_a_fired_event_that_dies_is_exit_code_1_and_can_be_retried_and_dropped(project: Path) -> None:
