@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from llmling.asks import Approve, Ask, ask_key, decision_key, decision_of
 from llmling.errors import Asked, RunError
@@ -31,40 +32,45 @@ _NOBODY = (
 )
 
 
+_Needing: TypeAlias = tuple[str, ToolCallPart, Tool]
+
+
 class Approvals:
     """Decides about the calls of one run before any of a reply is made."""
 
-    def __init__(self, profile: Profile, context: RunContext, progress: Progress, tools: Mapping[str, Tool]) -> None:
+    def __init__(self, profile: Profile, context: RunContext, progress: Progress) -> None:
         self._profile = profile
         self._context = context
         self._progress = progress
-        self._tools = tools
 
-    async def refusals(self, keys: Sequence[str], calls: Sequence[ToolCallPart]) -> dict[str, str]:
-        """Return why calls of one reply may not be made, by key.
+    async def refusals(self, wanted: Mapping[str, tuple[ToolCallPart, Tool | None]]) -> dict[str, str]:
+        """Return why calls of one reply, given by key with their tools, may not be made.
 
         Raises:
             Asked: A person must be asked first; what is asked is recorded.
         """
-        needing = [(key, call) for key, call in zip(keys, calls, strict=True) if self._needs(key, call)]
+        needing = [
+            (key, call, tool)
+            for key, (call, tool) in wanted.items()
+            if tool is not None and self._needs(key, call, tool)
+        ]
         if not needing:
             return {}
         return await (self._by_engine(needing) if self._context.kept else self._by_approver(needing))
 
-    def _needs(self, key: str, call: ToolCallPart) -> bool:
-        tool = self._tools.get(call.name)
-        if tool is None or isinstance(call.arguments, str) or self._context.journal.recorded(f"{key}:result"):
+    def _needs(self, key: str, call: ToolCallPart, tool: Tool) -> bool:
+        if isinstance(call.arguments, str) or self._context.journal.recorded(f"{key}:result"):
             return False
         return needs_approval(self._rule(tool), destructive=tool.destructive)
 
     def _rule(self, tool: Tool) -> Approval:
         return tool.approval or self._profile.approval
 
-    async def _by_engine(self, needing: Sequence[tuple[str, ToolCallPart]]) -> dict[str, str]:
+    async def _by_engine(self, needing: Sequence[_Needing]) -> dict[str, str]:
         journal = self._context.journal
         refused: dict[str, str] = {}
         asks: list[Ask] = []
-        for key, call in needing:
+        for key, call, _ in needing:
             step = journal.recorded(decision_key(key))
             if step is None:
                 asks.append(Ask(key, self._profile.agent, shown(call), call.name))
@@ -77,14 +83,14 @@ class Approvals:
             raise Asked("; ".join(ask.reason() for ask in asks))
         return refused
 
-    async def _by_approver(self, needing: Sequence[tuple[str, ToolCallPart]]) -> dict[str, str]:
+    async def _by_approver(self, needing: Sequence[_Needing]) -> dict[str, str]:
         approve = self._profile.approve
         refused: dict[str, str] = {}
-        for key, call in needing:
+        for key, call, tool in needing:
             if approve is not None:
                 reason = await self._asked(approve, call)
             else:
-                reason = _NOBODY if self._rule(self._tools[call.name]) == "always" else None
+                reason = _NOBODY if self._rule(tool) == "always" else None
             if reason is not None:
                 refused[key] = reason
         return refused

@@ -68,10 +68,10 @@ class Asking:
             self._progress.check()
         return response, step is not None
 
-    async def record(self, key: str, response: ModelResponse) -> None:
-        """Record an answer, so that a run that starts again takes it from the journal."""
+    async def record(self, key: str, response: ModelResponse, **facts: Any) -> None:
+        """Record an answer and facts about it, so that a run that starts again takes it from the journal."""
         self._progress.answered = not response.message.tool_calls
-        await self._record(key, response)
+        await self._record(key, response, **facts)
 
     async def reject(self, key: str, response: ModelResponse) -> None:
         """Record an answer that has to be given again: a run that starts again takes the same way."""

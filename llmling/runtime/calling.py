@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from llmling.errors import DecisionNeeded, EngineError, RunError, ToolError
 from llmling.masking import masked
@@ -19,8 +19,12 @@ from llmling.runtime.limits import shortened
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
 from llmling.runtime.spans import tool_span
+from llmling.runtime.toolbox import origin_of
 
 logger = logging.getLogger("llmling.run")
+
+
+_Outcome: TypeAlias = ToolCallResponsePart | RunError | EngineError
 
 
 @runtime_checkable
@@ -36,9 +40,10 @@ class HandsOver(Protocol):
 class Calling:
     """Makes the tool calls of one run.
 
-    Every result is recorded. Before any call of a reply is made, a person is asked for those that need it. A call that
-    was in flight when the process ended is made again only when its tool is repeatable; otherwise it ends the run with
-    `DecisionNeeded`.
+    A call means the tool that had its name when the model replied, also in a run that goes on after a restart, when
+    servers that offer tools of one name may have got each other's. Every result is recorded. Before any call of a
+    reply is made, a person is asked for those that need it. A call that was in flight when the process ended is made
+    again only when its tool is repeatable; otherwise it ends the run with `DecisionNeeded`.
     """
 
     def __init__(self, profile: Profile, context: RunContext, progress: Progress, tools: Sequence[Tool]) -> None:
@@ -46,7 +51,7 @@ class Calling:
         self._context = context
         self._progress = progress
         self._tools = {tool.spec.name: tool for tool in tools}
-        self._approvals = Approvals(profile, context, progress, self._tools)
+        self._approvals = Approvals(profile, context, progress)
         self._asked: dict[str, Meter] = {}
 
     async def call_all(self, iteration: int, calls: Sequence[ToolCallPart]) -> list[ToolCallResponsePart]:
@@ -55,20 +60,21 @@ class Calling:
         Raises:
             RunError: The run ends here; nothing that a tool does or is sent raises.
         """
-        keys = [f"{iteration}.{index}" for index in range(len(calls))]
-        refused = await self._approvals.refusals(keys, calls)
+        meant = self._meant(iteration, calls)
+        wanted = {f"{iteration}.{index}": (call, meant.get(call.name)) for index, call in enumerate(calls)}
+        refused = await self._approvals.refusals(wanted)
         if not self._profile.parallel_tools or len(calls) == 1:
-            return [await self._call(key, part, refused.get(key)) for key, part in zip(keys, calls, strict=True)]
+            return [await self._call(key, *each, refused.get(key)) for key, each in wanted.items()]
 
-        async def outcome(key: str, part: ToolCallPart) -> ToolCallResponsePart | RunError | EngineError:
+        async def outcome(key: str, call: ToolCallPart, tool: Tool | None) -> _Outcome:
             # Nothing but the end of the run is raised by a call; the others are not cut short by it.
             try:
-                return await self._call(key, part, refused.get(key))
+                return await self._call(key, call, tool, refused.get(key))
             except (RunError, EngineError) as error:
                 return error
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(outcome(key, part)) for key, part in zip(keys, calls, strict=True)]
+            tasks = [group.create_task(outcome(key, *each)) for key, each in wanted.items()]
         results: list[ToolCallResponsePart] = []
         for task in tasks:
             result = task.result()
@@ -77,27 +83,40 @@ class Calling:
             results.append(result)
         return results
 
-    async def _call(self, key: str, call: ToolCallPart, refused: str | None) -> ToolCallResponsePart:
+    def origins(self, calls: Sequence[ToolCallPart]) -> dict[str, str]:
+        """Return whose tools are called, by name; those of the agent itself and unknown ones are left out."""
+        found = {call.name: self._tools.get(call.name) for call in calls}
+        return {name: origin for name, tool in found.items() if tool is not None and (origin := origin_of(tool))}
+
+    def _meant(self, iteration: int, calls: Sequence[ToolCallPart]) -> dict[str, Tool]:
+        step = self._context.journal.recorded(f"{iteration}:reply")
+        if step is None or "origins" not in step.data:
+            return self._tools
+        by_origin = {origin_of(tool): tool for tool in self._tools.values()}
+        own = {name: tool for name, tool in self._tools.items() if not origin_of(tool)}
+        origins: Mapping[str, str] = step.data["origins"]
+        found = {call.name: by_origin.get(origins[call.name]) for call in calls if call.name in origins}
+        return {name: tool for name, tool in {**own, **found}.items() if tool is not None}
+
+    async def _call(self, key: str, call: ToolCallPart, tool: Tool | None, refused: str | None) -> ToolCallResponsePart:
         step = self._context.journal.recorded(f"{key}:result")
         if step is not None:
             if "usage" in step.data:
                 self._progress.add(Usage(**step.data["usage"]), step.data["cost_usd"])
             return ToolCallResponsePart(call.id, call.name, step.data["response"], step.data["failed"])
-        with tool_span(self._profile.agent, call.name, call.id, known=call.name in self._tools) as span:
-            part = await self._answer(key, call, refused)
+        with tool_span(self._profile.agent, call.name, call.id, known=tool is not None) as span:
+            part = await self._answer(key, call, tool, refused)
             if part.failed:
                 span.end(part.response)
         return part
 
-    async def _answer(self, key: str, call: ToolCallPart, refused: str | None) -> ToolCallResponsePart:
-        tool = self._tools.get(call.name)
+    async def _answer(
+        self, key: str, call: ToolCallPart, tool: Tool | None, refused: str | None
+    ) -> ToolCallResponsePart:
         say = self._progress.say
         say("tool_called", f"{call.name}({call.arguments_json()})", tool=call.name, call_id=call.id)
         if tool is None:
-            known = ", ".join(sorted(self._tools)) or "none"
-            part = ToolCallResponsePart(
-                call.id, call.name, f"unknown tool {call.name!r}; known tools: {known}", failed=True
-            )
+            part = ToolCallResponsePart(call.id, call.name, self._unknown(call.name), failed=True)
         elif isinstance(call.arguments, str):
             part = ToolCallResponsePart(call.id, call.name, _malformed(call.arguments), failed=True)
         elif refused is not None:
@@ -113,6 +132,11 @@ class Calling:
         await self._context.journal.record(Step(f"{key}:result", "result", result))
         say("tool_failed" if part.failed else "tool_result", part.response, tool=call.name, call_id=call.id)
         return part
+
+    def _unknown(self, name: str) -> str:
+        if name in self._tools:
+            return f"{name} was not called: the tool that had this name is not on offer now, and another one has it"
+        return f"unknown tool {name!r}; known tools: {', '.join(sorted(self._tools)) or 'none'}"
 
     async def _guarded(self, key: str, call: ToolCallPart, tool: Tool) -> ToolCallResponsePart:
         self._check_repeatable(key, call, tool)

@@ -129,7 +129,8 @@ class RunLoop:
             else:
                 content = None
             if not replayed:
-                await self._asking.record(f"{iteration}:reply", response)
+                facts = {"origins": self._calling.origins(calls)} if calls else {}
+                await self._asking.record(f"{iteration}:reply", response, **facts)
             if not calls:
                 # An answer that ends the run is given even when it passed a limit: it is paid for.
                 return exchange, content, response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from llmling import plugins
 from llmling.errors import StartupError
@@ -16,6 +16,21 @@ LONGEST_NAME = 64
 """Characters in the name of a tool that every model accepts."""
 
 logger = logging.getLogger("llmling")
+
+
+@runtime_checkable
+class Provided(Protocol):
+    """A tool that somebody else offers, under a name that depends on who else offers one."""
+
+    @property
+    def origin(self) -> str:
+        """Whose tool it is: the same after a restart, and no other tool's."""
+        ...
+
+
+def origin_of(tool: Tool) -> str:
+    """Return whose tool it is; empty for one of the agent's own, whose name is what tells it apart."""
+    return tool.origin if isinstance(tool, Provided) else ""
 
 
 class Toolbox:
@@ -80,6 +95,11 @@ class RenamedTool:
 
     def __repr__(self) -> str:
         return f"RenamedTool({self._tool!r}, {self.spec.name!r})"
+
+    @property
+    def origin(self) -> str:
+        """As the tool itself says."""
+        return origin_of(self._tool)
 
     @property
     def repeatable(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,37 @@ async def test_never_and_an_agent_from_outside_the_manifest(tmp_path: Path) -> N
         await pool.decide(event_id, Decision())
         await office.next("done")
     assert office.log == ["send ada", "send bob"]
+
+
+TINY = Path(__file__).parents[1] / "tools" / "servers" / "tiny.py"
+COLLIDING = f"""
+mcp_servers:
+  a: {{type: stdio, command: {sys.executable}, args: [{TINY}, a, b_delete]}}
+  a_b: {{type: stdio, command: {sys.executable}, args: [{TINY}, a_b, delete]}}
+"""
+
+
+async def test_a_call_that_was_approved_reaches_the_tool_it_was_approved_for(tmp_path: Path) -> None:
+    manifest = SQLITE.replace("  clerk:\n", "  clerk:\n    model: demo:clerk.yml\n    mcp_servers: [a, a_b]\n")
+    office = Office(tmp_path, COLLIDING + manifest)
+    (tmp_path / "clerk.yml").write_text(
+        "- {match: delete of a_b, reply: over}\n"
+        "- tool_calls: [{name: a_b_delete, arguments: {}}, {name: a_b_delete_2, arguments: {}}]\n"
+    )
+    async with office.open():
+        event_id = await office.post()
+        await office.next("waiting")
+    # Without the first server its tool's name belongs to the second one.
+    (tmp_path / "a.broken").write_text("")
+    async with office.open() as pool:
+        assert len(await pool.decide(event_id, Decision())) == 2
+        record = await office.next("done")
+        assert [tool.spec.name for tool in pool.get_agent("clerk").parts.tools()] == ["a_b_delete"]
+    results = {step.key: step.data["response"] for step in record.deliveries[0].steps if step.kind == "result"}
+    assert results["0.0:result"] == (
+        "a_b_delete was not called: the tool that had this name is not on offer now, and another one has it"
+    )
+    assert results["0.1:result"] == "delete of a_b"
 
 
 # --- a person as a node ----------------------------------------------------------------------------------------------

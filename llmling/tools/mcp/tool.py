@@ -55,6 +55,11 @@ class Caller(Protocol):
     """The server behind a tool."""
 
     @property
+    def name(self) -> str:
+        """Name of the server."""
+        ...
+
+    @property
     def call_timeout_s(self) -> float:
         """Longest time for one call, in seconds."""
         ...
@@ -79,6 +84,11 @@ class McpTool:
 
     def __repr__(self) -> str:
         return f"McpTool({self.spec.name!r})"
+
+    @property
+    def origin(self) -> str:
+        """Whose tool it is, whatever it is called here."""
+        return f"{self.original_name} of MCP server {self._server.name}"
 
     @property
     def timeout_s(self) -> float | None:
