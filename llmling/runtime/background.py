@@ -36,13 +36,15 @@ class Background:
             raise ValueError("the prompt is empty: pass the text the agent should answer")
         if interval < 0 or (max_count is not None and max_count < 1):
             raise ValueError("interval must not be negative and max_count at least 1")
-        await self.stop()
-        self._task = asyncio.create_task(
+        # Again, when another call has begun rounds of its own while this one waited for the end of those before.
+        while self._task is not None:
+            await self.stop()
+        self._task = task = asyncio.create_task(
             self._rounds(prompt, interval, max_count), name=f"llmling background of {self._name}"
         )
         # A task cancelled before its first step could not return the last result.
         await asyncio.sleep(0)
-        return self._task
+        return task
 
     async def stop(self) -> None:
         """End the rounds; the one under way is cancelled."""

@@ -394,6 +394,26 @@ async def test_background_rounds_end_by_count_and_a_second_call_replaces() -> No
         await agent.run_in_background(" ", interval=1)
 
 
+async def test_of_background_rounds_that_begin_at_once_one_is_left() -> None:
+    gate = asyncio.Event()
+
+    async def hang(request: ModelRequest) -> str:
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            # Takes its time to end, and others begin meanwhile.
+            await asyncio.sleep(0)
+            raise
+        raise AssertionError
+
+    agent = Agent("a", model=ScriptedModel(hang))
+    tasks = [await agent.run_in_background("x", interval=0)]
+    tasks += await asyncio.gather(*(agent.run_in_background("x", interval=0) for _ in range(3)))
+    assert sum(not task.done() for task in tasks) == 1
+    await agent.stop()
+    assert all(task.done() for task in tasks)
+
+
 async def test_leaving_an_agent_ends_its_background_rounds() -> None:
     async with Agent("a", model=ScriptedModel(["x"] * 5)) as agent:
         task = await agent.run_in_background("x", interval=3600)
