@@ -56,7 +56,7 @@ class Channel(Generic[T]):
         Cancelling a waiting `put` leaves the item out.
 
         Raises:
-            Full: The channel is full and configured to refuse.
+            Full: The channel is full and configured to refuse, or was closed while this waited for room.
         """
         while self.full:
             if self._overflow == "reject":
@@ -103,9 +103,13 @@ class Channel(Generic[T]):
             self._active -= 1
 
     async def aclose(self) -> list[T]:
-        """Cancel the workers and return the items nobody took."""
+        """Cancel the workers and return the items nobody took; who waits for room is refused."""
         left = list(self._items)
         self._items.clear()
+        waiting, self._room = self._room, deque()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(Full(f"{self.name} was closed"))
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

@@ -213,6 +213,20 @@ async def test_a_slow_consumer_holds_its_source_back() -> None:
     assert len(b.seen) == 8
 
 
+async def test_closing_lets_go_of_a_source_that_waits_for_room() -> None:
+    a, b = Echo("a"), Echo("b", gate=asyncio.Event(), concurrency=1, inbox=InboxConfig(size=1))
+    connection = a.connect_to(b)
+    connection.channel._size = 1  # pyright: ignore[reportPrivateUsage]
+    runs = [asyncio.ensure_future(a.run(str(number))) for number in range(8)]
+    await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+    await a.close_channels()
+    await b.close_channels()
+    async with asyncio.timeout(20):
+        assert [result.content for result in await asyncio.gather(*runs)] == [f"a({number})" for number in range(8)]
+    assert "channel a >> b was closed" in {failure.reason for failure in b.failures}
+    assert not b.busy
+
+
 async def test_concurrency_bounds_what_is_submitted() -> None:
     gate = asyncio.Event()
     node = Echo("n", gate=gate, concurrency=3)
