@@ -209,13 +209,16 @@ class Parts:
         if name not in self.failures or self._lifespans is None or now_s < self._retry_s.get(name, 0.0):
             return
         self._retry_s[name] = now_s + RETRY_KNOWLEDGE_S
+        spans = self._lifespans
         attempt = f"{name} again at {now_s}"
-        start = (await self._lifespans.enter_all({attempt: source}))[attempt]
+        start = (await spans.enter_all({attempt: source}))[attempt]
         if start.error is None:
             logger.info("agent %r, %s: is there now", self._agent, name)
             del self.failures[name]
         else:
             self.failures[name] = reason(start.error)
+            # It holds nothing; only the record of each failed try would stay, as long as the page is gone.
+            await spans.leave([attempt])
 
     async def _known(self, name: str, query: str) -> str:
         source = self._knowledge[name]
