@@ -98,6 +98,11 @@ class JournalEngine(Reading, ABC):
         """Whether any process serves this journal right now."""
         return self._dispatcher is not None
 
+    @property
+    def shared(self) -> bool:
+        """One process serves a journal at a time."""
+        return False
+
     async def open(self) -> None:
         """Open the journal for this process.
 
@@ -145,7 +150,9 @@ class JournalEngine(Reading, ABC):
             self._owner = asyncio.create_task(self._own(dispatcher, started), name="llmling-engine")
             await started.wait()
         except BaseException:
-            self._unclaim()
+            # Who has begun to hand out keeps the claim until `stop`.
+            if self._owner is None:
+                self._unclaim()
             raise
 
     async def update(

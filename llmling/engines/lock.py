@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -31,15 +32,14 @@ class FileLock:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise EngineError(f"the lock {self._path} cannot be made: {error.strerror}") from error
-        # More than one try: `held` of another process takes it for a moment, too.
-        for _ in range(_TRIES):
-            if _try(fd, fcntl.LOCK_EX):
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-                self._fd = fd
-                return
-            await asyncio.sleep(_PAUSE_S)
-        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        try:
+            owner = await _taken(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if owner is None:
+            self._fd = fd
+            return
         os.close(fd)
         raise EngineBusy(
             f"{subject} is served by another process{f' (id {owner})' if owner else ''}; stop that one, or give each "
@@ -65,6 +65,20 @@ class FileLock:
             return not _try(fd, fcntl.LOCK_SH)
         finally:
             os.close(fd)
+
+
+async def _taken(fd: int) -> str | None:
+    """Return None once it is ours, or the id of its owner when it still has one after the last try."""
+    # More than one try: `held` of another process takes it for a moment, too.
+    for _ in range(_TRIES):
+        if _try(fd, fcntl.LOCK_EX):
+            # The id is for people; a full disk has room for none, and says so when it matters.
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            return None
+        await asyncio.sleep(_PAUSE_S)
+    return os.pread(fd, 32, 0).decode("ascii", "replace").strip()
 
 
 def _try(fd: int, mode: int) -> bool:
