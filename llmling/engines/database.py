@@ -73,11 +73,13 @@ class FileDatabase:
     async def read(self, query: Query[T]) -> T:
         """Return what a query finds in one snapshot; cancelling it does not wait for it."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, query)
-        except sqlite3.Error as error:
-            raise schema.explain(self._path, error) from error
+            reading = asyncio.get_running_loop().run_in_executor(self._executor, self._run, query)
         except RuntimeError as error:
             raise EngineError("the engine is stopped") from error
+        try:
+            return await reading
+        except sqlite3.Error as error:
+            raise schema.explain(self._path, error) from error
 
     async def close(self, give_up_s: float) -> None:
         """Close the writer, then the reader: the last one to close folds the log into the file."""

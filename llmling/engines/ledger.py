@@ -284,9 +284,10 @@ class Ledger:
     def bury(self, connection: sqlite3.Connection, delivery_id: str, reason: str | bytes, now: float) -> Change:
         """Settle a pending delivery that cannot be run as dead."""
         change = Change()
-        event_id = connection.execute("select event_id from delivery where id = ?", (delivery_id,)).fetchone()[0]
-        self.kill(connection, delivery_id, reason, now, change)
-        self.refresh(connection, event_id, now, change)
+        # None when somebody has dropped and forgotten its event since it was read.
+        for (event_id,) in connection.execute("select event_id from delivery where id = ?", (delivery_id,)).fetchall():
+            self.kill(connection, delivery_id, reason, now, change)
+            self.refresh(connection, event_id, now, change)
         return change
 
     def refresh(self, connection: sqlite3.Connection, event_id: str, now: float, change: Change) -> None:
