@@ -113,6 +113,7 @@ class Intake:
                 commits.append((event, f"deleted|{relative}|{self._seen.known(relative)}", None))
         await self._commit(commits)
         for relative in paths:
+            self._unreadable.discard(relative)
             self._seen.leave(relative)
         await self._seen.flush()
 
@@ -149,7 +150,7 @@ class Intake:
 
     def _read(self, sighting: Sighting) -> Content | None:
         try:
-            return read(sighting, self._config.max_bytes)
+            content = read(sighting, self._config.max_bytes)
         except OSError as error:
             if sighting.relative not in self._unreadable:
                 self._unreadable.add(sighting.relative)
@@ -161,6 +162,8 @@ class Intake:
                     self._config.poll_s,
                 )
             return _UNREADABLE
+        self._unreadable.discard(sighting.relative)
+        return content
 
     def _event(self, candidate: _Candidate, content: Content) -> tuple[Event, str, str | None]:
         """Return an event with its key and, for a file that is too large, why it is dead."""
