@@ -98,7 +98,7 @@ async def fire(
     while True:
         if manifest.engine.type != "memory":
             async with open_engine(manifest) as engine:
-                if own and getattr(engine, "serving", False):
+                if own and engine.serving:
                     raise StartupError(
                         "another process serves this manifest and would run the event with its own settings: stop it, "
                         f"or start it with {' and '.join(own)}, or leave out {' and '.join(own)} here",
@@ -154,7 +154,7 @@ def _key(config: TriggerBase, event: Event) -> str | None:
 async def _served(engine: Engine, source: Source, event: Event, ends: float | None) -> EventRecord | None:
     """Send an event into the serving process; None when there is none, or it stopped before the event was settled."""
     accepted = False
-    while getattr(engine, "serving", False):
+    while engine.serving:
         if not accepted:
             await source.emit(event)
             accepted = True

@@ -272,6 +272,16 @@ class Engine(Protocol):
         """The processes that serve these events, as far as is known; nothing where only one may."""
         ...
 
+    @property
+    def serving(self) -> bool:
+        """Whether any process hands out from this store right now."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may hand out from this store at once."""
+        ...
+
     async def open(self) -> None:
         """Open the store for this process.
 

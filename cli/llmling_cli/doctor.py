@@ -139,7 +139,7 @@ async def _engine(manifest: Manifest) -> tuple[bool, Fact]:
     try:
         async with open_engine(manifest) as engine:
             counts = await engine.counts()
-            served = bool(getattr(engine, "serving", False))
+            served = engine.serving
     except LLMlingError as error:
         return False, Fact("bad", "engine", str(error))
     events = ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) or "no events"

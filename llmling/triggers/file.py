@@ -67,7 +67,7 @@ class FileTrigger:
         engine = self._engine
         if engine is None:
             raise StartupError(f"trigger {self.name!r} of agent {self._agent!r} needs a pool, which keeps its events")
-        if not getattr(engine, "shared", False):
+        if not engine.shared:
             await self._watch(emit, started, engine)
             return
         # Who waits for its turn is armed: files are seen, by the one whose turn it is.
