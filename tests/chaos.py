@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 BEGIN, END = "<!-- numbers of make chaos -->", "<!-- end of the numbers -->"
-COLUMNS = ("events", "kills", "lost", "repeated", "bound", "resumed_s", "seconds")
+COLUMNS = ("events", "kills", "lost", "repeated", "bound", "seconds", "measured")
 
 
 class Trial:
@@ -28,19 +28,9 @@ class Trial:
         self._began = time.monotonic()
 
     def holds(
-        self,
-        *,
-        events: int,
-        kills: int = 0,
-        lost: int = 0,
-        repeated: int = 0,
-        bound: str = "0",
-        resumed_s: float | None = None,
+        self, *, events: int, kills: int = 0, lost: int = 0, repeated: int = 0, bound: str = "0", measured: str = ""
     ) -> None:
-        """Write down what was counted.
-
-        `bound` is the most that may be repeated, `resumed_s` the longest that anything waited for another process.
-        """
+        """Write down what was counted; `bound` is the most that may be repeated, `measured` what no test asserts."""
         row = {
             "name": self.name,
             "events": events,
@@ -48,8 +38,8 @@ class Trial:
             "lost": lost,
             "repeated": repeated,
             "bound": bound,
-            "resumed_s": "" if resumed_s is None else round(resumed_s, 1),
             "seconds": round(time.monotonic() - self._began, 1),
+            "measured": measured,
         }
         if place := os.environ.get("CHAOS_NUMBERS"):
             # One write in append mode: tests of other workers write into the same file.
@@ -66,7 +56,7 @@ def table(rows: Sequence[dict[str, Any]], *, commit: str, machine: str, command:
         "|---" * (1 + len(COLUMNS)) + "|",
     ]
     lines += [
-        f"| {row['name']} | " + " | ".join(str(row.get(column, "")) for column in COLUMNS) + " |"
+        f"| {row['name']} | " + " | ".join(str(row[column]) for column in COLUMNS) + " |"
         for row in sorted(rows, key=lambda row: str(row["name"]))
     ]
     return "\n".join(lines)

@@ -215,8 +215,8 @@ class JournalEngine(Reading, ABC):
             try:
                 await self._retention.apply(self._opened(), self._clock.now().timestamp())
             except EngineError as error:
-                log.error("old events could not be deleted, trying again in an hour: %s", error)
-            await self._clock.sleep(3600)
+                log.error("old events could not be deleted, trying again later: %s", error)
+            await self._clock.sleep(self._retention.every_s)
 
     async def _watch(self, dispatcher: Dispatcher) -> None:
         """Pick up what other processes have written, at the start and whenever they write."""

@@ -1,4 +1,4 @@
-"""A real process around the SQLite engine, to be killed or starved: `engine_worker.py MODE FOLDER [N]`.
+"""A real process around the SQLite engine, to be killed or starved: `engine_worker.py MODE FOLDER N`, or `nurse`.
 
 What it has done is appended to FOLDER/log, one line for each, so that a test can count it from outside.
 """
@@ -35,8 +35,8 @@ class Log:
         os.write(self._fd, f"{what} {about}\n".encode())
 
 
-async def chain(world: World, log: Log, events: int) -> None:
-    """Accept `events` events and run each through three agents."""
+async def chain(world: World, log: Log, events: int, first: int) -> None:
+    """Accept the events from `first` on until there are `events` of them, and run each through three agents."""
     settled = asyncio.Event()
 
     async def step(work: Work) -> Settlement:
@@ -52,10 +52,10 @@ async def chain(world: World, log: Log, events: int) -> None:
         log.write("settled", record.id)
         settled.set()
 
-    policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=50, attempts=100) for agent in CHAIN}
+    policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=50, attempts=1000) for agent in CHAIN}
     await world.engine.start(step, policies, settled=heard)
     log.write("ready", "-")
-    for number in range(events):
+    for number in range(first, events):
         event = Event("inbox", "t", data=number)
         while True:
             # Every other one has one of four keys, so that its line is killed, too.
@@ -162,11 +162,11 @@ async def flood(world: World, log: Log, events: int) -> None:
     log.write("grown", str(most - before))
 
 
-async def main(mode: str, folder: Path, events: int) -> None:
+async def main(mode: str, folder: Path, events: int, first: int = 0) -> None:
     world, log = World("sqlite", folder), Log(folder / "log")
     await world.engine.open()
     if mode == "chain":
-        await chain(world, log, events)
+        await chain(world, log, events, first)
     elif mode == "poison":
         await poison(world, log)
     elif mode == "fill":
@@ -176,5 +176,23 @@ async def main(mode: str, folder: Path, events: int) -> None:
     await world.engine.stop(5)
 
 
+def nurse() -> None:
+    """Start a worker for each line `MODE FOLDER N FIRST`, say its process id and then how it ended.
+
+    A worker is a fork of this process, which has imported everything: five hundred of them need not do it again.
+    """
+    for line in sys.stdin:
+        mode, folder, events, first = line.split()
+        worker = os.fork()
+        if worker == 0:
+            asyncio.run(main(mode, Path(folder), int(events), int(first)))
+            os._exit(0)
+        os.write(1, f"{worker}\n".encode())
+        os.write(1, f"{os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])}\n".encode())
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+    if sys.argv[1] == "nurse":
+        nurse()
+    else:
+        asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

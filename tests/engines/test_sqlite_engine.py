@@ -121,6 +121,20 @@ async def test_a_clock_set_back_between_two_processes_stalls_nothing(tmp_path: P
         await world.finished(receipt.event_id)
 
 
+async def test_what_is_kept_for_minutes_is_looked_at_in_minutes(tmp_path: Path, clock: ManualClock) -> None:
+    world = World("sqlite", tmp_path, clock)
+    world.engine = SqliteEngine(SqliteEngineConfig(path="state/pool.db", keep_days=0.01), tmp_path, clock)
+    await world.engine.open()
+    try:
+        await world.start()
+        receipt = await world.accept()
+        await until(lambda: len(world.settled) == 1)
+        clock.advance(900)
+        await world.forgotten(receipt.event_id)
+    finally:
+        await world.engine.stop(0)
+
+
 async def test_twenty_thousand_queued_events_stay_on_disk(tmp_path: Path) -> None:
     async with opened(tmp_path) as world:
         numbers = iter(range(20_000))
