@@ -70,10 +70,12 @@ class Serve:
         *args: str,
         env: dict[str, str] | None = None,
         run: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "llmling_cli"),
     ) -> None:
         self.run = run
         """What the command begins with, to run it elsewhere."""
         self.folder = folder
+        self.program = program
         self.manifest = manifest
         self.args = args
         self.env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
@@ -112,7 +114,7 @@ class Serve:
     async def start(self) -> None:
         """Start it and return when it is ready."""
         self.process = await asyncio.create_subprocess_exec(
-            *self.run, sys.executable, "-m", "llmling_cli", "serve", self.manifest, "--json", *self.args,
+            *self.run, sys.executable, *self.program, "serve", self.manifest, "--json", *self.args,
             cwd=self.folder,
             env=self.env,
             stdout=asyncio.subprocess.PIPE,

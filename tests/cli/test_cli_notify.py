@@ -21,7 +21,7 @@ MANIFEST = """
 agents:
   a:
     model: demo:script.yml
-    tools: ["tools:block"]
+    tools: [{{type: function, function: "tools:block", idempotent: true}}]
     triggers: [{{type: webhook, name: hook, port: {port}}}]
 """
 SCRIPT = """
@@ -131,6 +131,17 @@ async def test_a_blocked_loop_starves_the_watchdog_and_is_named(tmp_path: Path) 
         os.kill(serve.pid, signal.SIGHUP)
         await until(lambda: systemd.hear().count("READY=1") == 2, "the word that it has reloaded")
         assert "RELOADING=1" in systemd.lines
+        # What systemd does with a loop that stays blocked: it ends the process and starts it again.
+        for name in ("blocking", "release"):
+            (tmp_path / name).unlink()
+        assert (await post(session, f"http://127.0.0.1:{port}/webhook", "block"))[0] == 202
+        await until((tmp_path / "blocking").exists, "the tool to block")
+        os.kill(serve.pid, signal.SIGABRT)
+        await until(lambda: not serve.running, "the end")
+        (tmp_path / "release").touch()
+        await serve.start()
+        await until(lambda: len(serve.events) == 2, "the event to go on")
+        assert serve.events[1]["status"] == "done"
         assert await serve.stop() == 0
     assert {"STOPPING=1", "STATUS=draining, up to 8 s", "EXTEND_TIMEOUT_USEC=10000000"} <= set(systemd.hear())
     systemd.close()

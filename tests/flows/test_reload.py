@@ -16,6 +16,7 @@ import aiohttp
 import psutil
 import pytest
 import yaml
+from chaos import Trial
 from serving import eventually, free_port, post, until
 
 from llmling import AgentPool, Manifest, Message
@@ -499,7 +500,7 @@ async def test_reloads_at_once_share_one_and_stopping_ends_them(tmp_path: Path) 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_reloading_broken_files_under_load_loses_nothing(tmp_path: Path) -> None:
-    project = house(tmp_path)
+    trial, project = Trial("reloads of broken files under load (O4)"), house(tmp_path)
     project.data["engine"] = {"type": "sqlite"}
     for name in ("a", "c"):
         project.data["agents"][name]["inbox"] = {"size": 100_000}
@@ -515,7 +516,9 @@ async def test_reloading_broken_files_under_load_loses_nothing(tmp_path: Path) -
                 broken = (good[: number * 7 % len(good)] + "\n: [", good.replace("model:", "modle:"), "agents: {a: {}")
                 project.path.write_text(broken[number % 3])
                 before = len(statuses)
-                assert not (await pool.reload()).applied
+                refused = await pool.reload()
+                assert not refused.applied
+                assert "agents.yml:" in str(refused)
                 if number % 3 == 0:
                     project.path.write_text(good)
                     assert (await pool.reload()).applied
@@ -530,3 +533,4 @@ async def test_reloading_broken_files_under_load_loses_nothing(tmp_path: Path) -
         await eventually(settled, "every event to be done", 300)
         assert pool.engine is not None
         assert {record.id async for record in pool.engine.runs(limit=None)} == accepted
+    trial.holds(events=len(accepted), measured=f"{rounds} broken files refused")
