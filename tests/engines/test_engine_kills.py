@@ -206,9 +206,11 @@ async def test_a_full_disk_refuses_and_keeps_the_answer(tmp_path: Path) -> None:
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_memory_does_not_grow_with_the_queue(tmp_path: Path) -> None:
+    trial = Trial("events queued before anybody serves (Q6)")
     process = await start("flood", tmp_path, QUEUED)
     assert await asyncio.wait_for(process.wait(), 800) == 0
     assert seen(tmp_path, "queued") == [f'{{"pending": {QUEUED}}}']
     assert seen(tmp_path, "done") == [f'{{"done": {QUEUED}}}']
     (grown,) = seen(tmp_path, "grown")
     assert int(grown) < MOST_BYTES
+    trial.holds(events=QUEUED, measured=f"RSS +{int(grown) / 2**20:.0f} MB")

@@ -14,6 +14,9 @@ import pytest
 from chaos import Trial
 from serving import Serve, free_port, post, rows, until
 
+from llmling import AgentPool
+from llmling.protocols import EventRecord
+
 FULL = bool(os.environ.get("CHAOS"))
 POSTS, PER_S = (10_000, 500) if FULL else (200, 300)
 GROWTH = 100 * 2**20
@@ -27,6 +30,17 @@ agents:
     concurrency: 128
     inbox: {{size: 20000}}
     redelivery: {{attempts: 100}}
+    triggers: [{{type: webhook, name: hook, port: {port}}}]
+"""
+POISONED = """
+server: false
+engine: {{path: {name}}}
+agents:
+  a:
+    model: demo:script.yml
+    concurrency: 20
+    retries: {{attempts: 2, backoff_s: 0.1, max_backoff_s: 0.1}}
+    redelivery: {{attempts: 5, backoff_s: 0.1, max_backoff_s: 0.1}}
     triggers: [{{type: webhook, name: hook, port: {port}}}]
 """
 
@@ -87,6 +101,31 @@ async def test_posts_at_a_rate_are_all_run(tmp_path: Path) -> None:
     p99 = statistics.quantiles(seconds, n=100)[98]
     measured = f"answered in {p99 * 1000:.0f} ms (p99) at {PER_S}/s, RSS +{grown / 2**20:.0f} MB"
     trial.holds(events=POSTS, measured=measured)
+
+
+@pytest.mark.chaos
+async def test_one_that_fails_holds_up_nobody(tmp_path: Path) -> None:
+    trial, took = Trial("one event among many that always fails (Q2)"), list[float]()
+    script = "- {match: poison, error: 500}\n- {reply: done, delay_s: 0.02}\n"
+    (tmp_path / "script.yml").write_text(script)
+    count = 1_000 if FULL else 100
+    for poison in (-1, count // 3):
+        ended: list[EventRecord] = []
+        manifest = POISONED.format(port=(port := free_port()), name=f"pool{poison}.db")
+        (tmp_path / "agents.yml").write_text(manifest)
+        async with AgentPool[None](tmp_path / "agents.yml", on_event=ended.append), aiohttp.ClientSession() as session:
+            began = time.monotonic()
+            for number in range(count):
+                text = "poison" if number == poison else "fine"
+                assert (await post(session, f"http://127.0.0.1:{port}/webhook", text))[0] == 202
+            await until(lambda ended=ended: sum(record.status == "done" for record in ended) >= count - 1, "the others")
+            took.append(time.monotonic() - began)
+            await until(lambda ended=ended: len(ended) == count, "every event", 60)
+        dead = [record for record in ended if record.status != "done"]
+        assert [(record.event.data, record.status, record.attempts) for record in dead] == [("poison", "dead", 5)] * (
+            poison > 0
+        )
+    trial.holds(events=2 * count, measured=f"the others in {took[1]:.1f} s with it, in {took[0]:.1f} s without")
 
 
 @pytest.mark.chaos

@@ -10,12 +10,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from chaos import Trial
 from serving import Serve, rows, until
 
 FULL = bool(os.environ.get("CHAOS"))
 DOWN, RUNNING, STOPPED = (5_000, 1_000, 50_000) if FULL else (300, 300, 300)
+MANY, IDLE_S = (100_000, 65) if FULL else (2_000, 0.1)
 TREES = 300 if FULL else 100
 
 MANIFEST = """
@@ -95,6 +97,30 @@ async def test_folders_made_and_filled_at_once_are_not_missed(tmp_path: Path) ->
         await until(lambda: ended(tmp_path) >= 5 * TREES, "every file of every tree", 90)
     assert set(runs(tmp_path).values()) == {1}
     trial.holds(events=5 * TREES)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+async def test_a_folder_of_very_many_files_costs_little(tmp_path: Path) -> None:
+    trial, inbox = Trial("a folder of very many old files (F9)"), project(tmp_path)
+    (tmp_path / "agents.yml").write_text(MANIFEST.replace("settle_s: 0.3", "settle_s: 0.3, backlog: ignore"))
+    write(inbox, "old", MANY)
+    began = time.monotonic()
+    async with Serve(tmp_path) as serve:
+        ready_s = time.monotonic() - began
+        known = "select count(*) from store"
+        await until(lambda: rows(tmp_path / ".llmling" / "pool.db", known)[0][0] >= MANY, "all to be known", 120)
+        process = psutil.Process(serve.pid)
+        before = sum(process.cpu_times()[:2])
+        # What it takes while nothing happens is the matter of this trial.
+        await asyncio.sleep(IDLE_S)
+        idle = (sum(process.cpu_times()[:2]) - before) / IDLE_S
+        (inbox / "new.md").write_text("new")
+        await until(lambda: serve.events, "the new file", 120)
+        assert await serve.stop() == 0
+    assert runs(tmp_path) == {"inbox/new.md": 1}
+    measured = f"ready in {ready_s:.1f} s, {idle:.1%} of a core when idle"
+    trial.holds(events=MANY, measured=measured)
 
 
 async def test_a_slow_writer_is_run_once_with_the_whole_content(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sqlite3
 from collections.abc import Callable
@@ -11,7 +12,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
-from serving import Serve, free_port, llmling, post, until
+from chaos import Trial
+from serving import Serve, free_port, llmling, post, rows, until
+
+LOCKED_S = 5 if os.environ.get("CHAOS") else 0.3
 
 MANIFEST = """
 agents:
@@ -155,3 +159,44 @@ async def test_a_folder_that_cannot_be_made_is_one_actionable_line(tmp_path: Pat
     assert code == 1
     assert "/proc/nowhere cannot be made" in err
     assert "change `engine.path`" in err
+
+
+@pytest.mark.chaos
+async def test_a_lock_that_somebody_else_holds_delays_and_loses_nothing(tmp_path: Path) -> None:
+    trial, url = Trial("engine's file locked by somebody else (Q7)"), project(tmp_path)
+    async with Serve(tmp_path) as serve, aiohttp.ClientSession() as session:
+        other = sqlite3.connect(tmp_path / ".llmling" / "pool.db", isolation_level=None)
+        other.execute("begin immediate")
+        posting = [asyncio.create_task(post(session, url, {"n": number})) for number in range(20)]
+        # How long it is locked is the matter of this trial.
+        done, _ = await asyncio.wait(posting, timeout=LOCKED_S)
+        assert not done, "nothing can have been recorded"
+        other.execute("rollback")
+        other.close()
+        answers = await asyncio.gather(*posting)
+        assert {status for status, _ in answers} == {202}
+        await until(lambda: len(serve.events) == 20, "every event")
+        assert await serve.stop() == 0
+    assert recorded(tmp_path) == dict.fromkeys((body["event_id"] for _, body in answers), "done")
+    trial.holds(events=20, measured=f"locked for {LOCKED_S:g} s")
+
+
+async def test_a_log_that_is_torn_leaves_no_half_of_an_event(tmp_path: Path) -> None:
+    url, accepted = project(tmp_path), set[str]()
+    serve = Serve(tmp_path)
+    await serve.start()
+    async with aiohttp.ClientSession() as session:
+        for number in range(20):
+            accepted.add((await post(session, url, {"n": number}))[1]["event_id"])
+    await serve.kill()
+    log = tmp_path / ".llmling" / "pool.db-wal"
+    with log.open("r+b") as file:
+        file.seek(log.stat().st_size // 2)
+        file.write(b"\xff" * 5000)
+    async with serve:
+        assert await serve.stop() == 0
+    left = recorded(tmp_path)
+    assert left.keys() < accepted, "what lay behind the tear is gone; that is what disks are for"
+    assert rows(tmp_path / ".llmling" / "pool.db", "pragma integrity_check") == [("ok",)]
+    whole = "select count(*) from event e join delivery d on d.event_id = e.id where e.status = d.status"
+    assert rows(tmp_path / ".llmling" / "pool.db", whole) == [(len(left),)]

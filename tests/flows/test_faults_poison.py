@@ -8,11 +8,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from chaos import Trial
 from llm_server import Call, LLMServer, Reply, Request
 from serving import Serve, free_port, post, until
 
 FULL = bool(os.environ.get("CHAOS"))
-EVENTS = 200 if FULL else 12
+EVENTS = 1_000 if FULL else 12
 POISON = {"3", "17", "18", "120"} if FULL else {"7"}
 SLOW_S = 0.5 if FULL else 0.2
 
@@ -48,10 +49,11 @@ def answer(request: Request) -> Reply:
     return Reply(f"checked {number}", delay_s=SLOW_S)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("attempts", [5, 2] if FULL else [2])
 async def test_a_poison_event_dies_and_its_neighbours_do_not(tmp_path: Path, attempts: int) -> None:
-    port = free_port()
+    trial, port = Trial(f"poison that kills the process, {attempts} tries (Q2)"), free_port()
     (tmp_path / "tools.py").write_text(TOOLS)
     (tmp_path / "agents.yml").write_text(MANIFEST.format(port=port, attempts=attempts))
     events: dict[str, str] = {}
@@ -79,6 +81,7 @@ async def test_a_poison_event_dies_and_its_neighbours_do_not(tmp_path: Path, att
     assert {event: reason for event, reason in found.items() if event not in {events[n] for n in POISON}} == {}
     assert set(found) == {events[number] for number in POISON}
     assert set(found.values()) == {f"the process died {attempts} times while running this delivery"}
+    trial.holds(events=EVENTS, kills=attempts * len(POISON))
 
 
 def records(folder: Path, status: str | None = None) -> dict[str, str | None]:

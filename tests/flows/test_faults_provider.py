@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 
 import aiohttp
 import pytest
+from chaos import Trial
 from llm_server import Call, LLMServer, Reply, Request
 from serving import Serve, free_port, post, until
 
@@ -56,14 +59,22 @@ TOLD = {
 }
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(120)
 async def test_every_event_ends_after_the_requests_it_may_make(tmp_path: Path) -> None:
-    requests: Counter[str] = Counter()
+    trial, requests, freed = Trial("a provider on a bad day (Q3)"), Counter[str](), list[asyncio.Task[float]]()
+
+    async def hold(request: Request) -> float:
+        began = time.monotonic()
+        await request.hung_up.wait()
+        return time.monotonic() - began
 
     def answer(request: Request) -> Reply:
         messages = request.body["messages"]
         mode = next(str(m["content"]) for m in messages if m["role"] == "user").removeprefix("mode ")
         requests[mode] += 1
+        if mode == "hang":
+            freed.append(asyncio.create_task(hold(request)))
         called = messages[-1]["role"] == "tool"
         if mode == "500 after a step":
             return Reply(status=500) if called else Reply(calls=[Call("act", {"order": "7"})])
@@ -82,6 +93,9 @@ async def test_every_event_ends_after_the_requests_it_may_make(tmp_path: Path) -
                 assert status == 202
                 ids[body["event_id"]] = mode
             await until(lambda: len(serve.events) == len(modes), "every event to settle", 90)
+        # The server never answers; each request to it is given up, and none of the others waits for that.
+        held = await asyncio.wait_for(asyncio.gather(*freed), 30)
+        assert len(held) == TRIES * REDELIVERIES
         assert not any("Traceback" in line for line in serve.errors)
     ended = {ids[event["id"]]: event for event in serve.events}
     assert {mode: requests[mode] for mode in FAILING} == dict.fromkeys(FAILING, TRIES * REDELIVERIES)
@@ -90,10 +104,13 @@ async def test_every_event_ends_after_the_requests_it_may_make(tmp_path: Path) -
     )
     counted = f"[{TRIES * REDELIVERIES} model requests in {REDELIVERIES} tries of the delivery]"
     assert all(ended[mode]["error"].endswith(counted) for mode in FAILING)
-    assert {mode: (ended[mode]["status"], requests[mode]) for mode in ANSWERED} == dict.fromkeys(ANSWERED, ("done", 1))
+    # On a busy machine it can take more than the two seconds to read 5 MB.
+    assert {mode: ended[mode]["status"] for mode in ANSWERED} == dict.fromkeys(ANSWERED, "done")
+    assert {mode: requests[mode] for mode in ANSWERED if mode != "5 MB"} == dict.fromkeys({*ANSWERED} - {"5 MB"}, 1)
     assert {mode: (ended[mode]["status"], requests[mode]) for mode in TOLD} == dict.fromkeys(TOLD, ("done", 2))
     assert (ended["refused"]["status"], ended["refused"]["attempts"], requests["refused"]) == ("dead", 1, 1)
     assert ended["refused"]["error"].endswith("[1 model request in 1 try of the delivery]")
     assert ended["500 after a step"]["error"].endswith("[7 model requests in 3 tries of the delivery]")
     assert requests["500 after a step"] == 1 + TRIES * REDELIVERIES
     assert (tmp_path / "acts.txt").read_text() == "7\n"
+    trial.holds(events=len(modes), measured=f"given up after {min(held):.1f} to {max(held):.1f} s, 2 s are set")

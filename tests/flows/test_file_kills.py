@@ -16,7 +16,9 @@ from chaos import Trial
 from serving import Serve, rows, until
 
 FULL = bool(os.environ.get("CHAOS"))
-FILES, PER_S = (10_000, 150) if FULL else (100, 100)
+PER_S = 150 if FULL else 100
+HINTS = [pytest.param("", 10_000, id="F1"), pytest.param("1", 1_000, id="F10")] if FULL else [("", 100)]
+"""Whether the folder is polled, as those of other machines have to be, and how many files are dropped."""
 CONCURRENCY = 50
 STEPS = {"0:reply": "asked", "0.0:result": "noted", "1:reply": "told"}
 """What has been done when a step is recorded."""
@@ -132,8 +134,12 @@ class Killing:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
-async def test_files_dropped_between_kills_are_each_run_once_and_no_recorded_step_is_repeated(tmp_path: Path) -> None:
-    trial, inbox, serve = Trial("files between kills (F1)"), tmp_path / "inbox", Serve(tmp_path)
+@pytest.mark.parametrize(("polling", "files"), HINTS)
+async def test_files_dropped_between_kills_are_each_run_once_and_no_recorded_step_is_repeated(
+    tmp_path: Path, polling: str, files: int
+) -> None:
+    trial = Trial("files between kills, polled (F10)" if polling else "files between kills (F1)")
+    inbox, serve = tmp_path / "inbox", Serve(tmp_path, env={"WATCHFILES_FORCE_POLLING": polling})
     inbox.mkdir()
     for name, text in (("agents.yml", MANIFEST), ("rules.py", RULES), ("script.yml", SCRIPT)):
         (tmp_path / name).write_text(text)
@@ -141,17 +147,17 @@ async def test_files_dropped_between_kills_are_each_run_once_and_no_recorded_ste
     done = "select count(*) from event where status = 'done'"
     await serve.start()
     task = asyncio.create_task(killing.run())
-    await drop(inbox, range(FILES))
-    await until(lambda: task.done() or rows(killing.database, done)[0][0] >= FILES * 9 // 10, "most files", 1200)
+    await drop(inbox, range(files))
+    await until(lambda: task.done() or rows(killing.database, done)[0][0] >= files * 9 // 10, "most files", 1200)
     killing.over.set()
     await task
-    await until(lambda: rows(killing.database, done)[0][0] >= FILES, "every file", 300)
+    await until(lambda: rows(killing.database, done)[0][0] >= files, "every file", 300)
     assert await serve.stop() == 0
 
     events = rows(killing.database, "select status, data, id from event")
-    assert Counter(status for status, _, _ in events) == {"done": FILES}
+    assert Counter(status for status, _, _ in events) == {"done": files}
     texts = {data["subject"]: data["data"]["text"] for data in (json.loads(text) for _, text, _ in events)}
-    assert texts == {f"inbox/{number}.md": text_of(number) for number in range(FILES)}
+    assert texts == {f"inbox/{number}.md": text_of(number) for number in range(files)}
     witnessed = killing.witnessed()
     for line, step in enumerate(witnessed):
         assert killing.recorded.get(step, line + 1) > line, f"{step}: a recorded step was made again"
@@ -164,4 +170,4 @@ async def test_files_dropped_between_kills_are_each_run_once_and_no_recorded_ste
     assert repeated <= kills * CONCURRENCY
     assert rows(killing.database, "pragma integrity_check") == [("ok",)]
     ready = f"ready in {statistics.median(killing.starts):.1f} s (median)"
-    trial.holds(events=FILES, kills=kills, repeated=repeated, bound=str(kills * CONCURRENCY), measured=ready)
+    trial.holds(events=files, kills=kills, repeated=repeated, bound=str(kills * CONCURRENCY), measured=ready)

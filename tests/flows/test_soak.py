@@ -113,7 +113,7 @@ async def load(folder: Path, port: int, over: asyncio.Event) -> tuple[int, list[
 @pytest.mark.chaos
 @pytest.mark.timeout(SOAK_S + 600)
 async def test_a_long_steady_load_leaves_nothing_behind(tmp_path: Path) -> None:
-    trial, port = Trial("half an hour of steady load (O6)"), free_port()
+    trial, port = Trial(f"{SOAK_S:g} s of steady load (O6)"), free_port()
     manifest = MANIFEST.format(port=port, keep_days=KEEP_S / 86_400)
     for name, text in (("agents.yml", manifest), ("script.yml", SCRIPT), ("meter.py", METER)):
         (tmp_path / name).write_text(text)

@@ -10,9 +10,12 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from chaos import Trial
 from trigger_bench import Bench
 
 from llmling.testing import drop_file, until
+
+ROOTS = 20 if os.environ.get("CHAOS") else 4
 
 
 @pytest.fixture
@@ -99,16 +102,19 @@ async def test_a_full_engine_pauses_the_trigger_and_loses_nothing(
     assert "trigger 'watch' pauses: inbox is full" in caplog.text
 
 
+@pytest.mark.chaos
 async def test_a_root_that_is_removed_and_made_anew(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    trial = Trial("watched folder removed and made anew (F5)")
     async with bench.running("in"):
-        for number in range(4):
+        for number in range(ROOTS):
             drop_file(bench.folder, f"in/{number}.md")
             await until(lambda: len(bench.events) == number + 1)  # noqa: B023 - awaited in the same turn
             shutil.rmtree(bench.folder / "in")
             (bench.folder / "in").mkdir()
             if number == 2:
                 await until(lambda: "was replaced" in caplog.text)
-    assert len(set(bench.subjects)) == 4
+    assert len(set(bench.subjects)) == ROOTS
+    trial.holds(events=ROOTS)
 
 
 async def test_a_root_that_is_away_for_a_while_deletes_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from chaos import Trial
 from trigger_bench import Bench
 
 from llmling.testing import drop_file, until
+
+PIECES = 100 if os.environ.get("CHAOS") else 20
 
 
 @pytest.fixture
@@ -20,10 +23,13 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.mark.chaos
 async def test_slow_writers_give_one_event_each_with_the_whole_content(bench: Bench) -> None:
+    trial = Trial("slow writers (F6)")
+
     async def write(path: Path) -> str:
         digest = hashlib.sha256()
-        for number in range(20):
+        for number in range(PIECES):
             piece = f"{number} ".encode() * 100
             digest.update(piece)
             with path.open("ab") as file:
@@ -37,6 +43,7 @@ async def test_slow_writers_give_one_event_each_with_the_whole_content(bench: Be
     assert {event.subject: event.data["sha256"] for event in bench.events} == {
         f"in/{number}.log": digest for number, digest in enumerate(digests)
     }
+    trial.holds(events=20)
 
 
 @pytest.mark.parametrize("offset_s", [-1_000_000, 1_000_000])

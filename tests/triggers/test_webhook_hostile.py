@@ -4,37 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import statistics
+import time
 
 import pytest
+from chaos import Trial
 from webhook_door import HOST, hook
 
 from llmling.server.connection import Bounds
 
+FULL = bool(os.environ.get("CHAOS"))
+SLOW, QUICK, TIMEOUT_S = (200, 500, 10) if FULL else (100, 30, 2)
 
+
+@pytest.mark.chaos
 async def test_slow_bodies_are_cut_while_others_are_answered() -> None:
-    async with hook(body_timeout_s=2, bounds=Bounds(head_timeout_s=2)) as door:
+    trial, seconds, cut = Trial("slow senders beside quick ones (W9)"), list[float](), list[float]()
+    async with hook(body_timeout_s=TIMEOUT_S, bounds=Bounds(head_timeout_s=TIMEOUT_S)) as door:
 
         async def drip() -> bytes:
             reader, writer = await asyncio.open_connection(HOST, door.port)
+            began = time.monotonic()
             writer.write(
                 b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
             )
             reading = asyncio.ensure_future(reader.readuntil(b"\r\n\r\n"))
             while not reading.done():
                 writer.write(b"1")
-                await asyncio.wait({reading}, timeout=0.1)
+                await asyncio.wait({reading}, timeout=TIMEOUT_S / 20)
+            cut.append(time.monotonic() - began)
             writer.close()
             return await reading
 
-        slow = [asyncio.create_task(drip()) for _ in range(100)]
-        for _ in range(30):
+        slow = [asyncio.create_task(drip()) for _ in range(SLOW)]
+        for _ in range(QUICK):
+            began = time.monotonic()
             assert (await door.post())[0] == 202
+            seconds.append(time.monotonic() - began)
         assert not all(task.done() for task in slow), "others were answered only after the slow ones"
         answers = await asyncio.wait_for(asyncio.gather(*slow), 60)
     assert all(b" 408 " in answer for answer in answers)
+    p99 = statistics.quantiles(seconds, n=100)[98]
+    measured = f"answered in {p99 * 1000:.0f} ms (p99), cut after {max(cut):.1f} s at most"
+    trial.holds(events=QUICK, measured=measured)
 
 
+RANDOM = 5_000 if FULL else 2_000
 BODIES = [b"{}", b"[1]", b'{"a": "\\ud800"}', b"\xff\xfe", b"[" * 2000, b"null", b"", b"a=1", b"NaN", b"1" * 3000]
 PATHS = ["/", "//webhook", "*", "http://x/webhook", "/webhook?%ff", "/%00", "\xff", "/" * 99]
 TYPES = ["application/json"] * 5 + ["text/plain", "multipart/form-data", ";;;", "", "a/b; charset=x"]
@@ -67,7 +84,9 @@ def _random_request(rng: random.Random) -> bytes:
     return "\r\n".join([f"{method} {path} {version}", *headers, "", ""]).encode("latin-1") + body
 
 
+@pytest.mark.chaos
 async def test_random_requests_never_make_a_fault(caplog: pytest.LogCaptureFixture) -> None:
+    trial = Trial("random requests (W10)")
     caplog.set_level(logging.INFO)
     rng = random.Random(20261121)
     bounds = Bounds(head_timeout_s=0.1, linger_s=0.05, keepalive_s=0.05)
@@ -88,7 +107,7 @@ async def test_random_requests_never_make_a_fault(caplog: pytest.LogCaptureFixtu
                 finally:
                     writer.close()
 
-        answers = await asyncio.gather(*(shoot(_random_request(rng)) for _ in range(2000)))
+        answers = await asyncio.gather(*(shoot(_random_request(rng)) for _ in range(RANDOM)))
         assert (await door.post())[0] == 202
     codes: dict[int, int] = {}
     for data, answer in answers:
@@ -99,3 +118,4 @@ async def test_random_requests_never_make_a_fault(caplog: pytest.LogCaptureFixtu
     assert {202, 400, 404, 405, 413, 415} <= set(codes), codes
     bad = [record for record in caplog.records if record.exc_info or record.levelno >= logging.WARNING]
     assert not bad, bad[0].getMessage()
+    trial.holds(events=RANDOM, measured="no 500, nothing in the log")
