@@ -17,6 +17,7 @@ from llmling.templates import template
 RUN = "dev.llmling.run"
 """The type of events that no trigger made: Python code called `run`."""
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 _id_lock = threading.Lock()
 _last_id = 0
 
@@ -28,7 +29,7 @@ def new_id() -> str:
     with _id_lock:
         _last_id = max(fresh, _last_id + 1)
         value = _last_id
-    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,12 +82,15 @@ class Message:
     @property
     def text(self) -> str:
         """All text parts joined; tool calls and their responses are left out."""
-        return "".join(part.content for part in self.parts if isinstance(part, TextPart))
+        parts = self.parts
+        if len(parts) == 1:
+            return parts[0].content if isinstance(parts[0], TextPart) else ""
+        return "".join([part.content for part in parts if isinstance(part, TextPart)])
 
     @property
     def tool_calls(self) -> tuple[ToolCallPart, ...]:
         """The tool calls of this message, in the model's order."""
-        return tuple(part for part in self.parts if isinstance(part, ToolCallPart))
+        return tuple([part for part in self.parts if isinstance(part, ToolCallPart)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that `from_dict` takes back and JSON can hold."""

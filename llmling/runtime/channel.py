@@ -120,7 +120,10 @@ class Channel(Generic[T]):
 
 
 class Outstanding:
-    """Counts things that are under way and lets others wait until none is; a child counts for its parent too."""
+    """Counts things that are under way and lets others wait until none is; a child counts for its parent too.
+
+    `with` counts what goes on inside.
+    """
 
     __slots__ = ("_count", "_parent", "_waiters", "total")
 
@@ -144,6 +147,12 @@ class Outstanding:
         self.total += 1
         if self._parent is not None:
             self._parent.add()
+
+    def __enter__(self) -> None:
+        self.add()
+
+    def __exit__(self, *_: object) -> None:
+        self.done()
 
     def done(self) -> None:
         """Count one less; wakes who waits when none is left."""

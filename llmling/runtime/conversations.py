@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -189,8 +189,7 @@ class Conversations:
             found = known[id] = Conversation(self._agent, id, self._keep, self._clock)
         return found
 
-    @asynccontextmanager
-    async def turn(self, context: RunContext) -> AsyncGenerator[OpenTurn]:
+    def turn(self, context: RunContext) -> AbstractAsyncContextManager[OpenTurn]:
         """Take a turn in the session of a run; a run without one begins at once, with an empty history.
 
         Raises:
@@ -199,11 +198,7 @@ class Conversations:
             EngineError: The store cannot be used.
         """
         id_ = self._id(context)
-        if id_ is None:
-            yield OpenTurn(context)
-            return
-        async with self.get(id_).turn(context) as turn:
-            yield turn
+        return nullcontext(OpenTurn(context)) if id_ is None else self.get(id_).turn(context)
 
     def _id(self, context: RunContext) -> str | None:
         if context.session is not None:

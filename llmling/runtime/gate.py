@@ -207,6 +207,14 @@ class Entry:
         self._claim = Claim()
         self._inside = False
 
+    @property
+    def free(self) -> bool:
+        """Whether the try may be made at once: its model is up, and nothing is counted. Then `open` is not needed."""
+        gate = self._gate
+        if gate.accounts(self._event) or gate.limits(self._model):
+            return False
+        return self._circuit is None or self._circuit.turn(self) == 0
+
     async def open(self, left_s: float | None = None) -> None:
         """Return when the try may be made; `left_s` is all the time there is.
 

@@ -17,7 +17,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -111,15 +111,15 @@ class Hooks:
                 return _refused(result.id, result.name, name, "was called, but its result is withheld", error, run)
         return result
 
-    @asynccontextmanager
-    async def listening(self, listen: Listener) -> AsyncGenerator[Listener]:
-        """Yield a listener that also tells `on_event`, in order and without holding up the run.
+    def listening(self, listen: Listener) -> AbstractAsyncContextManager[Listener]:
+        """Give a listener that also tells `on_event`, in order and without holding up the run.
 
         Leaving returns when all was heard, after `DRAIN_S` seconds at most, a cancelled run after a tenth of that.
         """
-        if not self._methods["on_event"]:
-            yield listen
-            return
+        return self._listening(listen) if self._methods["on_event"] else nullcontext(listen)
+
+    @asynccontextmanager
+    async def _listening(self, listen: Listener) -> AsyncGenerator[Listener]:
         events: asyncio.Queue[RunEvent | None] = asyncio.Queue()
 
         def both(event: RunEvent) -> None:

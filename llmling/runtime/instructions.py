@@ -9,12 +9,17 @@ from llmling import plugins
 from llmling.protocols import Prompt
 from llmling.templates import template
 
+_MARKS = ("{{", "{%", "{#", "\r")
+"""A text without them is what its template renders: nothing to put in, and no line ending Jinja would change."""
+
 
 class PlainInstructions:
     """Texts for the system turn; the message stays as it is."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
+        plain = not any(mark in text for text in texts for mark in _MARKS)
+        self._same = "\n\n".join(text for source in texts if (text := source.strip())) if plain else None
 
     def system(self, values: Mapping[str, Any]) -> str:
         """Return the texts with what they ask for, a blank line between them.
@@ -22,6 +27,8 @@ class PlainInstructions:
         Raises:
             TemplateFailed: They ask for something that is not there.
         """
+        if self._same is not None:
+            return self._same
         return "\n\n".join(text for source in self._texts if (text := template(source)(values).strip()))
 
     def user(self, message: str, values: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
@@ -147,15 +147,9 @@ class Node(ABC):
         await self.pass_on(result, envelope, wait=wait_for_connections)
         return result
 
-    @contextmanager
-    def answering(self) -> Generator[None]:
+    def answering(self) -> AbstractContextManager[None]:
         """Count an answer as being made while inside."""
-        answers = self._answers
-        answers.add()
-        try:
-            yield
-        finally:
-            answers.done()
+        return self._answers
 
     def turn_over(self) -> Outstanding:
         """Return the counter of the answers being made; those from now on are counted anew."""

@@ -181,12 +181,13 @@ class Parts:
             TemplateFailed: The instructions ask for something that is not there.
         """
         blocks = [text] if (text := self.prompt.system(self._values(context))) else []
-        token = current_event.set(context.event)
-        try:
-            texts = await asyncio.gather(*(self._known(name, message.text) for name in self._knowledge))
-        finally:
-            current_event.reset(token)
-        blocks.extend(text for text in texts if text)
+        if self._knowledge:
+            token = current_event.set(context.event)
+            try:
+                texts = await asyncio.gather(*(self._known(name, message.text) for name in self._knowledge))
+            finally:
+                current_event.reset(token)
+            blocks.extend(text for text in texts if text)
         if output is not None:
             blocks.append(output.request)
         return "\n\n".join(blocks)

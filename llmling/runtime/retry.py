@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
 
 from llmling.errors import ModelError, NotAsked
@@ -44,7 +43,7 @@ async def request_with_retries(
     while True:
         try:
             async with tries.entered(request) as entry:
-                response = await tries.bounded(lambda: tries.request(tries.shortened(request)))
+                response = await tries.request(request)
                 if entry is not None:
                     await entry.answered(response)
                 return response
@@ -140,27 +139,17 @@ class _Tries:
         """Begin the span of the try about to be made; a model that asks others leaves that to their tries."""
         return None if self._retries_by_itself else chat_span(self._model.name, request, self._tries - 1)
 
-    @asynccontextmanager
-    async def entered(self, request: ModelRequest) -> AsyncGenerator[Entry | None]:
+    def entered(self, request: ModelRequest) -> _Entered:
         """Wait until the try may be made, and tell what became of it; None where nothing bounds it."""
         passing = current_pass.get()
         if passing is None or self._retries_by_itself or getattr(self._model, "unbounded", False):
-            yield None
-            return
-        entry = passing.gate.entry(self._model, request, passing.event, patient=self._patient)
-        try:
-            await self._opened(entry)
-            yield entry
-        except (_DeadlineReached, CircuitOpen):
-            # Its status is that of the try before; this one was cut off, or not made.
-            raise
-        except ModelError as error:
-            await entry.failed(error)
-            raise
-        finally:
-            await entry.close()
+            return _Entered(self, None)
+        return _Entered(self, passing.gate.entry(self._model, request, passing.event, patient=self._patient))
 
-    async def _opened(self, entry: Entry) -> None:
+    async def opened(self, entry: Entry) -> None:
+        """Return when the try may be made."""
+        if entry.free:
+            return
         try:
             await self.bounded(lambda: entry.open(self.left_s()))
         except _DeadlineReached as error:
@@ -179,7 +168,14 @@ class _Tries:
             ) from error
 
     async def request(self, request: ModelRequest) -> ModelResponse:
-        """Make one try."""
+        """Make one try, until the deadline."""
+        left_s = self.left_s()
+        if left_s is None or left_s > request.timeout_s:
+            # The model ends the try itself before the deadline; a run that it holds up even so ends by its own limit.
+            return await self._request(request)
+        return await self.bounded(lambda: self._request(self.shortened(request)))
+
+    async def _request(self, request: ModelRequest) -> ModelResponse:
         span = self.span(request)
         if span is None:
             return await self._model.request(request)
@@ -265,6 +261,35 @@ class _Tries:
             attempts=requests,
             retryable=True,
         )
+
+
+class _Entered:
+    """One try inside the gate, from its turn to its end."""
+
+    __slots__ = ("_entry", "_tries")
+
+    def __init__(self, tries: _Tries, entry: Entry | None) -> None:
+        self._tries = tries
+        self._entry = entry
+
+    async def __aenter__(self) -> Entry | None:
+        if self._entry is not None:
+            try:
+                await self._tries.opened(self._entry)
+            except BaseException as error:
+                await self.__aexit__(type(error), error, None)
+                raise
+        return self._entry
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._entry is None:
+            return
+        try:
+            # Of a try that was cut off, or not made, the status is that of the try before.
+            if isinstance(error, ModelError) and not isinstance(error, _DeadlineReached | CircuitOpen):
+                await self._entry.failed(error)
+        finally:
+            await self._entry.close()
 
 
 class _DeadlineReached(ModelError):

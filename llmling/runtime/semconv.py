@@ -5,6 +5,7 @@ The GenAI conventions are still being renamed, so no other module writes such a 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Final
 
@@ -83,6 +84,7 @@ _PROVIDERS: Final[Mapping[str, str]] = {
 }
 
 
+@functools.lru_cache(maxsize=256)
 def provider_and_model(name: str) -> tuple[str | None, str]:
     """Split `provider/model` and say the provider as OpenTelemetry does; None when the name has none, or several."""
     prefix, slash, model = name.partition("/")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmling.events import Event
@@ -181,7 +182,8 @@ def _hash(text: str, size_bytes: int) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size_bytes).hexdigest()
 
 
-def _model(name: str) -> dict[str, str]:
+@functools.lru_cache(maxsize=256)
+def _model(name: str) -> Mapping[str, str]:
     provider, model = semconv.provider_and_model(name)
     named = {} if provider is None else {semconv.PROVIDER: provider}
     return {**named, semconv.REQUEST_MODEL: model}
