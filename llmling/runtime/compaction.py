@@ -105,6 +105,8 @@ class Layout:
 
     def note(self, left: Compaction) -> str:
         """Return what the model is told about what it does not see; empty when it sees everything."""
+        if not left.turns and not left.groups:
+            return ""
         gone: list[str] = []
         if left.turns:
             gone.append(counted(left.turns, "earlier turn", "of this conversation"))

@@ -226,6 +226,8 @@ class Node(ABC):
 
     async def pass_on(self, result: RunResult, envelope: Envelope, *, wait: bool | None = False) -> None:
         """Send an answer to the sinks and over every connection, as `run` does."""
+        if not self.sinks and not self.connections:
+            return
         answer = Answer(
             result.response,
             result.content,

@@ -50,9 +50,10 @@ class RunLoop:
         self._profile = profile
         self._context = context
         self._progress = Progress(profile, context, listen)
-        self._specs: tuple[ToolSpec, ...] = tuple(tool.spec for tool in tools)
+        self._specs: tuple[ToolSpec, ...] = tuple([tool.spec for tool in tools])
         self._asking = Asking(profile, context, self._progress, streaming=streaming)
-        self._calling = Calling(profile, context, self._progress, tools)
+        self._tools = tools
+        self._calling: Calling | None = None
         self._reasks_left = profile.retries.attempts - 1
 
     async def run(self, messages: Sequence[Message]) -> RunResult:
@@ -112,9 +113,11 @@ class RunLoop:
         return result
 
     async def _turns(self, exchange: list[Message], window: Window) -> tuple[list[Message], Any, ModelResponse]:
-        planning = Planning(self._profile, self._context, self._progress, window)
-        for iteration in range(self._profile.limits.max_iterations):
-            await planning.before(iteration, exchange, self._specs)
+        profile = self._profile
+        planning = Planning(profile, self._context, self._progress, window) if profile.plan_every else None
+        for iteration in range(profile.limits.max_iterations):
+            if planning is not None:
+                await planning.before(iteration, exchange, self._specs)
             response, replayed = await window.reply(iteration, "reply", exchange, self._specs)
             exchange.append(response.message)
             calls = response.message.tool_calls
@@ -135,10 +138,16 @@ class RunLoop:
                 # An answer that ends the run is given even when it passed a limit: it is paid for.
                 return exchange, content, response
             self._progress.called(len(calls))
-            exchange.append(Message("tool", tuple(await self._calling.call_all(iteration, calls))))
+            exchange.append(Message("tool", tuple(await self._called().call_all(iteration, calls))))
             # Other agents may have been asked, at this run's expense.
             self._progress.check()
         return await self._last_turn(exchange, window)
+
+    def _called(self) -> Calling:
+        # Most runs call no tool.
+        if self._calling is None:
+            self._calling = Calling(self._profile, self._context, self._progress, self._tools)
+        return self._calling
 
     def _reask(self, error: OutputError, exchange: list[Message]) -> None:
         if self._reasks_left <= 0:

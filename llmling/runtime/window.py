@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -11,7 +12,7 @@ from llmling.messages import Message
 from llmling.protocols import ModelResponse, Step, ToolSpec
 from llmling.runtime.asking import Asking, Purpose
 from llmling.runtime.compaction import Compaction, Fitting, Layout, Sizes, counted
-from llmling.runtime.context import RunContext
+from llmling.runtime.context import NO_JOURNAL, RunContext
 from llmling.runtime.gauge import Gauge, raw, raw_offer
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
@@ -21,6 +22,7 @@ _COMPACT_AT = 0.75
 _SUMMARY_SHARE = 0.2
 _LEAST_SUMMARY = 50.0
 _PLAN_SHARE = 0.125
+_NOTHING = Compaction()
 
 
 class Window:
@@ -40,7 +42,7 @@ class Window:
         self._asking = asking
         self._question = question
         self._gauge = Gauge()
-        self._left = Compaction()
+        self._left = _NOTHING
         self.plan = ""
 
     async def reply(
@@ -58,10 +60,11 @@ class Window:
             LimitExceeded: What cannot be left out is more than the window.
             ModelError: The model gave none; a request found too long was made smaller and asked again once.
         """
-        request = _Request(Layout(exchange, self._question), iteration, purpose, tools, ask)
-        fitted = self._take_up(f"{request.key}:fit")
-        refused = self._take_up(f"{request.key}:too_long")
-        if not (fitted or refused or self._journal.recorded(request.key)):
+        request = _Request(exchange, self._question, iteration, purpose, tools, ask)
+        refused = False
+        if self._journal is not NO_JOURNAL:
+            refused = await self._taken_up(request)
+        elif self._config is not None:
             await self._fit(request)
         try:
             return await self._ask(request)
@@ -71,14 +74,25 @@ class Window:
         return await self._ask(request)
 
     async def _ask(self, request: _Request) -> tuple[ModelResponse, bool]:
-        messages = request.layout.messages(self._left, self._notes(request.layout))
+        if self._left is _NOTHING and not self.plan:
+            messages = list(request.exchange)
+        else:
+            messages = request.layout.messages(self._left, self._notes(request.layout))
         if request.ask:
             messages.append(Message.user(request.ask))
         response, replayed = await self._asking.reply(request.iteration, request.purpose, messages, request.tools)
         if self._config is not None:
             estimate = sum(map(raw, messages)) + raw_offer(request.tools, self._schema)
-            self._gauge.observe(response.usage.input_tokens, estimate, len(request.layout.exchange))
+            self._gauge.observe(response.usage.input_tokens, estimate, len(request.exchange))
         return response, replayed
+
+    async def _taken_up(self, request: _Request) -> bool:
+        """Leave out what the journal says, or what must be; return whether the provider had found it too long."""
+        fitted = self._take_up(f"{request.key}:fit")
+        refused = self._take_up(f"{request.key}:too_long")
+        if not (fitted or refused or self._journal.recorded(request.key)):
+            await self._fit(request)
+        return refused
 
     def _take_up(self, key: str) -> bool:
         step = self._journal.recorded(key)
@@ -190,10 +204,24 @@ class Window:
 class _Request:
     """A request about to be made."""
 
-    def __init__(self, layout: Layout, iteration: int, purpose: Purpose, tools: tuple[ToolSpec, ...], ask: str) -> None:
-        self.layout = layout
+    def __init__(
+        self,
+        exchange: Sequence[Message],
+        question: int,
+        iteration: int,
+        purpose: Purpose,
+        tools: tuple[ToolSpec, ...],
+        ask: str,
+    ) -> None:
+        self.exchange = exchange
+        self._question = question
         self.iteration = iteration
         self.purpose: Purpose = purpose
         self.tools = tools
         self.ask = ask
         self.key = f"{iteration}:{purpose}"
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """What belongs together; most requests show all of it and need not know."""
+        return Layout(self.exchange, self._question)
