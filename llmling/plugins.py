@@ -99,6 +99,7 @@ POOL = "llmling.pool:AgentPool"
 """Hosts the triggers of an agent that was read from a file of its own."""
 
 
+@functools.cache
 def load(path: str) -> Any:
     """Return the object at `module:name`, for the few places where a lower layer must reach a higher one by name."""
     module, _, name = path.partition(":")

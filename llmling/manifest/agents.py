@@ -23,6 +23,7 @@ from llmling.manifest.base import (
     Template,
     Text,
     Truth,
+    fresh,
 )
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.knowledge import KnowledgeConfig
@@ -174,11 +175,11 @@ class NodeConfig(Config):
 
     description: str = ""
     """What it is for; other agents that use it as a tool read this."""
-    triggers: list[TriggerConfig] = Field(default=[])
+    triggers: list[TriggerConfig] = fresh(list)
     """What makes it run by itself."""
-    connections: list[ConnectionEntry] = Field(default=[])
+    connections: list[ConnectionEntry] = fresh(list)
     """Where its answers go: names of agents or teams, or mappings."""
-    sinks: list[SinkConfig] = Field(default=[])
+    sinks: list[SinkConfig] = fresh(list)
     """Where its answers leave the pool."""
     concurrency: Count = 4
     """Most deliveries it works on at once; `run()` from Python is not bounded by it."""
@@ -198,16 +199,16 @@ class AgentConfig(NodeConfig):
     model: ModelConfig = AutoModelConfig()
     """Model: a name as litellm writes it, `auto`, `demo`, `demo:script.yml`, `replay:cassette.yml`, `human`, or a
     mapping."""
-    model_settings: ModelSettings = ModelSettings()
+    model_settings: ModelSettings = fresh(ModelSettings)
     """Settings sent with each model request."""
-    instructions: InstructionsConfig = Field(default=[])
+    instructions: InstructionsConfig = fresh(list)
     """What the agent is told before every run: sandboxed Jinja, a list of it, `{guidance, directive, constraints}`, or
     `{prompt: RootCauseAnalyzer, depth: thorough}` with the name of a reasoning template."""
-    tools: list[ToolConfig] = Field(default=[])
+    tools: list[ToolConfig] = fresh(list)
     """Python callables as `module:function`, or mappings."""
-    mcp_servers: list[McpServerEntry] = Field(default=[])
+    mcp_servers: list[McpServerEntry] = fresh(list)
     """Names of the pool's MCP servers, or mappings."""
-    knowledge: list[KnowledgeConfig] = Field(default=[])
+    knowledge: list[KnowledgeConfig] = fresh(list)
     """Text it may rely on: paths, or mappings."""
     output: OutputConfig | None = None
     """Shape of a structured answer: a JSON Schema, or a pydantic model as `module:Model`."""
@@ -231,6 +232,6 @@ class AgentConfig(NodeConfig):
     approval: ApprovalConfig = "destructive"
     """When a person must say yes before a tool is called: `always`, `destructive` (tools that are marked so, and MCP
     tools that are not marked as harmless) or `never`. An event waits for the answer."""
-    hooks: list[CallablePath] = Field(default=[])
+    hooks: list[CallablePath] = fresh(list)
     """Code around model requests and tool calls as `module:name`: an object with `before_model`, `after_model`,
     `before_tool`, `after_tool` or `on_event`, or a function that hears every event."""

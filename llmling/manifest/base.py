@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -83,7 +83,9 @@ class Keys:
 def without_notes(value: Any) -> Any:
     """Drop the keys that start with `x-` from a mapping; anything else passes unchanged."""
     if isinstance(value, Mapping):
-        return {key: item for key, item in value.items() if not (isinstance(key, str) and key.startswith("x-"))}  # pyright: ignore[reportUnknownVariableType]
+        items = cast("Mapping[Any, Any]", value)
+        notes = [key for key in items if isinstance(key, str) and key.startswith("x-")]
+        return {key: item for key, item in items.items() if key not in notes} if notes else items
     return value
 
 
@@ -106,6 +108,13 @@ class Config(BaseModel):
         if isinstance(context, Keys) and isinstance(value, LocatedMapping):
             return context.known(cls, value)
         return without_notes(value)
+
+
+def fresh(make: Callable[[], Any]) -> Any:
+    """Return a field whose default is made anew: pydantic would copy one that cannot be hashed, which takes longer."""
+    default = make()
+    shown = default.model_dump() if isinstance(default, BaseModel) else default
+    return Field(default_factory=make, json_schema_extra={"default": shown})
 
 
 def _truth(value: Any) -> Any:

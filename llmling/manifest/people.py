@@ -40,7 +40,7 @@ def check_people(draft: Draft) -> None:
         for key, why in not_for_people(config):
             loc = ("memory", "facts") if key == "memory" else (key,)
             if draft.defaults is not None and _entry(part, loc) is _key(draft.defaults, loc):
-                inherited[key] = AgentConfig.model_fields[key].default
+                inherited[key] = AgentConfig.model_fields[key].get_default(call_default_factory=True)
             else:
                 draft.problem(part, loc, "LL212", why, hint=f"remove `{key}:`")
         part.config = config.model_copy(update=inherited)

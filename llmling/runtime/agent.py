@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Self, Unpack
 
@@ -37,6 +37,7 @@ from llmling.runtime.run_loop import RunLoop
 from llmling.runtime.services import Services
 from llmling.runtime.session import Session
 from llmling.runtime.stores import Keep, given_store
+from llmling.runtime.summaries import Summaries
 from llmling.runtime.team import Member
 
 TDeps = TypeVar("TDeps", default=None)
@@ -98,21 +99,24 @@ class Agent(Member, Generic[TDeps]):
     ) -> None:
         self._manifest: Manifest | None = None
         check_attending(options)
-        services = Services(approve=options.pop("approve", None), person=options.pop("ask", None))
+        approve, person = options.pop("approve", None), options.pop("ask", None)
         store = options.pop("store", None)
         prompt: Instructions | None = None
         if _is_file(name):
             self._manifest = manifests.load_agent(name)
             name, config = next(iter(self._manifest.agents.items()))
-            services = replace(services, folder=self._manifest.folder, pins=self._manifest.pins)
+            folder, pins = self._manifest.folder, self._manifest.pins
+            services = Services(folder, approve=approve, person=person, agent=name, pins=pins)
             if store is None and not self._manifest.triggered:
                 store = self._manifest.engine
         else:
             if not isinstance(instructions, str | Sequence | Mapping):
                 prompt, instructions = instructions, ()
             config = _config(options, instructions)
+            name = str(name)
+            services = Services(approve=approve, person=person, agent=name)
         self._set_up(
-            str(name),
+            name,
             config,
             services,
             model=model,
@@ -150,38 +154,65 @@ class Agent(Member, Generic[TDeps]):
     ) -> None:
         super().__init__(name, description=config.description, concurrency=config.concurrency, inbox=config.inbox)
         self.config = config
-        if isinstance(model_config(config.model if model is None else model), HumanModelConfig):
+        model = model_config(config.model if model is None else model)
+        if isinstance(model, HumanModelConfig):
             _refuse_for_people(name, config, tools)
         self.keep = Keep(store)
         self.keep.lend(services.store)
-        self.memory = Facts(name, self.keep)
-        self._conversations = Conversations(name, config.session, self.keep, services.clock)
         if config.memory.facts:
             tools = (*tools, *plugins.load(plugins.FACT_TOOLS)(self.memory))
         self.parts = Parts(name, config, services, model=model, tools=tools, prompt=prompt, parallel=parallel_init)
         self.add_sinks(config.sinks, services)
         self._services = services
-        self._background = Background(self, name, services.clock)
         self._host: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         shape = output if output is not None else config.output
-        self._profile = Profile(
-            agent=name,
+        self._output = None if shape is None else _output(shape, services.folder)
+        self._hooks = Hooks((*config.hooks, *hooks), services.folder) if config.hooks or hooks else NO_HOOKS
+        self._bounds = services.bounds
+
+    # What mistakes cannot be in is made when it is first needed: a thousand agents may be built and few of them run.
+
+    @functools.cached_property
+    def memory(self) -> Facts:
+        """The facts it remembers."""
+        return Facts(self.name, self.keep)
+
+    @functools.cached_property
+    def _conversations(self) -> Conversations:
+        return Conversations(self.name, self.config.session, self.keep, self._services.clock)
+
+    @functools.cached_property
+    def _background(self) -> Background:
+        return Background(self, self.name, self._services.clock)
+
+    @functools.cached_property
+    def _summaries(self) -> Summaries:
+        return Summaries()
+
+    @functools.cached_property
+    def _profile(self) -> Profile:
+        config, services = self.config, self._services
+        if self._bounds is None:
+            self._bounds = self._own_bounds()
+        return Profile(
+            agent=self.name,
             model=self.parts.model,
             limits=config.limits,
             retries=RetryPolicy(config.retries.attempts, config.retries.backoff_s, config.retries.max_backoff_s),
             settings=_settings(config),
             request_timeout_s=config.model_settings.timeout_s,
-            output=None if shape is None else _output(shape, services.folder),
+            output=self._output,
             parallel_tools=config.parallel_tools,
             window=config.context,
+            summaries=self._summaries,
             plan_every=config.plan.every if config.plan else None,
-            hooks=Hooks((*config.hooks, *hooks), services.folder) if config.hooks or hooks else NO_HOOKS,
+            gate=self._bounds.gate(self.name, config.limits.requests_per_minute),
+            hooks=self._hooks,
             approval=config.approval,
             approve=services.approve,
             clock=services.clock,
         )
-        self.share(services.bounds or self._own_bounds())
 
     def _own_bounds(self) -> Bounds:
         config = self.config
@@ -193,8 +224,9 @@ class Agent(Member, Generic[TDeps]):
 
     def share(self, bounds: Bounds) -> None:
         """Let the limits and budgets of a pool bound the model requests of this agent."""
-        gate = bounds.gate(self.name, self.config.limits.requests_per_minute)
-        self._profile = replace(self._profile, gate=gate)
+        self._bounds = bounds
+        # The profile is made anew when it is next needed.
+        vars(self).pop("_profile", None)
 
     @property
     def manifest(self) -> Manifest | None:
@@ -204,7 +236,7 @@ class Agent(Member, Generic[TDeps]):
     @property
     def output(self) -> Mapping[str, Any] | None:
         """JSON Schema of its answers, or None when they are text."""
-        return None if self._profile.output is None else self._profile.output.schema
+        return None if self._output is None else self._output.schema
 
     # --- lifetime --------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
@@ -55,22 +56,32 @@ class Node(ABC):
         self.connections: list[Connection] = []
         self.sinks: list[Sink] = []
         self.dead_sinks: list[Sink] = []
-        self.failures: deque[Failure] = deque(maxlen=100)
         self.max_hops = 10
         self.max_messages = 200
         self._under_way = Outstanding()
         self._answers = Outstanding()
-        self._inbox: Channel[Envelope] = Channel(
+        self._concurrency = concurrency
+        self._inbox_config = inbox
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    @functools.cached_property
+    def failures(self) -> deque[Failure]:
+        """The newest messages that could not be delivered to it."""
+        return deque(maxlen=100)
+
+    @functools.cached_property
+    def _inbox(self) -> Channel[Envelope]:
+        inbox = self._inbox_config
+        return Channel(
             self._settle,
-            name=f"inbox of {name!r}",
-            workers=concurrency,
+            name=f"inbox of {self.name!r}",
+            workers=self._concurrency,
             size=inbox.size,
             overflow=inbox.overflow,
             dropped=self._drop,
         )
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}>"
 
     def add_sinks(self, configs: Iterable[Any], services: Services) -> None:
         """Build the sinks of a manifest: those for answers, and those for dead events."""

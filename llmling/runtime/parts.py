@@ -67,7 +67,7 @@ class Parts:
         self._config = config
         self._parallel = parallel
         self.model_config: Any = model_config(config.model if model is None else model)
-        self.model: Model = live_model(self.model_config, replace(services, agent=agent))
+        self.model: Model = live_model(self.model_config, services, agent)
         self._toolbox = Toolbox(agent, config.tools, services, tools)
         self.providers: list[ToolProvider] = []
         self._own: dict[str, ToolProvider] = {}
@@ -250,11 +250,11 @@ def model_config(model: Any) -> Any:
     return _model_config.validate_python(model) if isinstance(model, str | Mapping) else model
 
 
-def live_model(model: Any, services: Services) -> Model:
-    """Return a model as it is, and a config or what a manifest says of one turned into it."""
+def live_model(model: Any, services: Services, agent: str | None = None) -> Model:
+    """Return a model as it is, and a config or what a manifest says of one turned into it; `agent` asks it."""
     model = model_config(model)
     if isinstance(model, BaseModel):
-        return services.model(model)
+        return (services if agent in {None, services.agent} else replace(services, agent=agent)).model(model)
     if not isinstance(model, Model):
         kind = type(cast("object", model)).__name__
         raise TypeError(f"the model should be a name, a mapping or a `Model`, not {kind}")

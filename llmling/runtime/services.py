@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,11 @@ async def _no_resources(server: str, uri: str) -> str:
     raise StartupError(f"resource {uri!r} needs the MCP server {server!r}, but there is no pool to find it in")
 
 
+@functools.lru_cache(maxsize=16)
+def _path(folder: str) -> Path:
+    return Path(folder)
+
+
 def no_url(event_id: str) -> str | None:
     """Return None: without a server no event has an address."""
     return None
@@ -51,7 +58,7 @@ class Services:
     `tools` stand for the paths of function tools. `pins` say which tools of MCP servers were accepted; None: all.
     """
 
-    folder: Path = field(default_factory=Path.cwd)
+    folder: Path = field(default_factory=lambda: _path(os.getcwd()))  # noqa: PTH109 - a Path takes ten times as long
     clock: Clock = SYSTEM_CLOCK
     ask: Callable[[str, str], Awaitable[RunResult]] = _no_agents
     read_resource: Callable[[str, str], Awaitable[str]] = _no_resources

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, TypeVar, cast, overload
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -112,7 +113,8 @@ class FunctionTool:
         self.destructive = options.destructive
         self.approval: Approval | None = options.approval
         name = _name(function) if options.name is None else _checked(options.name)
-        self._signature = Signature(function, name)
+        # Reading a signature takes half a millisecond, and many agents are given the same function.
+        self._signature = (_known if isinstance(function, FunctionType) else Signature)(function, name)
         description = options.description or self._signature.doc.summary
         self.spec = ToolSpec(name, description, self._signature.schema)
 
@@ -147,6 +149,11 @@ class FunctionTool:
         result = await run_in_thread(self.function, *args, **kwargs)
         # A sync wrapper around an async function returns its coroutine.
         return await result if inspect.isawaitable(result) else result
+
+
+@functools.lru_cache(maxsize=256)
+def _known(function: Callable[..., Any], name: str) -> Signature:
+    return Signature(function, name)
 
 
 def to_text(result: Any) -> str:
