@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -20,12 +21,28 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 _id_lock = threading.Lock()
 _last_id = 0
+_entropy: deque[int] = deque()
+os.register_at_fork(after_in_child=_entropy.clear)
+
+
+def random_bits() -> int:
+    """Return 80 random bits, fit for keys.
+
+    They are read from the system many at a time: each read lets another thread run, and the loop waits until it is
+    done.
+    """
+    while True:
+        try:
+            return _entropy.popleft()
+        except IndexError:
+            data = os.urandom(2560)
+            _entropy.extend(int.from_bytes(data[start : start + 10], "big") for start in range(0, len(data), 10))
 
 
 def new_id() -> str:
     """Return a new id of 26 characters: safe in a path, unique, ascending by time within a process (a ULID)."""
     global _last_id
-    fresh = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    fresh = (time.time_ns() // 1_000_000 << 80) | random_bits()
     with _id_lock:
         _last_id = max(fresh, _last_id + 1)
         value = _last_id

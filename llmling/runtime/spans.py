@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from llmling.events import Event
 from llmling.messages import RunResult
 from llmling.protocols import EventRecord, ModelRequest, ModelResponse
 from llmling.runtime import semconv
-from llmling.runtime.tracing import OpenSpan, Place, Span, current_span, tracer
+from llmling.runtime.tracing import OpenSpan, Place, Span, current_span, new_trace, tracer
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
@@ -92,7 +91,7 @@ def chat_span(model: str, request: ModelRequest, tries_before: int) -> OpenSpan:
     for setting, value in request.settings.items():
         if setting in semconv.SETTINGS:
             attributes[semconv.SETTINGS[setting]] = value
-    place = parent or Place(os.urandom(16).hex())
+    place = parent or new_trace()
     return OpenSpan(tracer(), f"chat {named[semconv.REQUEST_MODEL]}", place, attributes)
 
 
@@ -121,7 +120,7 @@ def tool_span(agent: str, tool: str, call_id: str, *, known: bool = True) -> Ope
     }
     if not known:
         attributes[semconv.ERROR_TYPE] = semconv.UNKNOWN_TOOL
-    return OpenSpan(tracer(), f"execute_tool {tool}", current_span() or Place(os.urandom(16).hex()), attributes)
+    return OpenSpan(tracer(), f"execute_tool {tool}", current_span() or new_trace(), attributes)
 
 
 # --- events ---------------------------------------------------------------------------------------------------------

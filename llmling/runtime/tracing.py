@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
@@ -12,6 +11,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
+from llmling.events import random_bits
 from llmling.runtime import semconv
 
 logger = logging.getLogger("llmling.tracing")
@@ -122,7 +122,7 @@ class OpenSpan:
     ) -> None:
         self.name = name
         self.parent = parent
-        self.place = Place(place_of(parent).trace_id, os.urandom(8).hex())
+        self.place = Place(place_of(parent).trace_id, new_span_id())
         self.attributes = attributes
         self.children: list[Span] = []
         self.ended: Span | None = None
@@ -226,6 +226,16 @@ def tracer() -> Tracer:
 def get_tracer() -> Tracer:
     """Return the tracer of this process; another name of `tracer`."""
     return _tracer
+
+
+def new_trace() -> Place:
+    """Return the top of a new trace."""
+    return Place(f"{random_bits() << 48 | random_bits() >> 32:032x}")
+
+
+def new_span_id() -> str:
+    """Return an id no other span has."""
+    return f"{random_bits() >> 16:016x}"
 
 
 def current_span() -> OpenSpan | Place | None:
