@@ -9,9 +9,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, cast
 
+from llmling.frozen import frozen
 from llmling.messages import Message
 from llmling.templates import template
 
@@ -49,7 +50,7 @@ def new_id() -> str:
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """Something that happened: a file, a POST, a tick, a call of `run`.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, TypeAlias
+
+from llmling.frozen import frozen
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TextPart:
     """Plain text."""
 
@@ -18,7 +20,7 @@ class TextPart:
     type: Literal["text"] = "text"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallPart:
     """The model asks for a tool.
 
@@ -35,7 +37,7 @@ class ToolCallPart:
         return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments, ensure_ascii=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCallResponsePart:
     """What the tool answered; `failed` marks an error text."""
 
@@ -49,7 +51,7 @@ class ToolCallResponsePart:
 Part: TypeAlias = TextPart | ToolCallPart | ToolCallResponsePart
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """One turn: a role and its parts.
 
@@ -138,7 +140,7 @@ def _part(data: Mapping[str, Any]) -> Part:
             raise ValueError(f"unknown message part {unknown!r}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """What a run used; adds up with `+`."""
 
@@ -170,7 +172,7 @@ class Usage:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunResult:
     """The outcome of one run.
 

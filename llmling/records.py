@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from llmling.errors import ModelError
 from llmling.events import Event
+from llmling.frozen import frozen
 from llmling.messages import Message, Usage
 
 Approval: TypeAlias = Literal["always", "destructive", "never"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolSpec:
     """What a model is told about a tool; `parameters` is a JSON Schema of type object."""
 
@@ -22,7 +23,7 @@ class ToolSpec:
     parameters: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RetryPolicy:
     """Tries of one model request: `attempts` includes the first; waits double from `backoff_s`, with jitter."""
 
@@ -35,7 +36,7 @@ OnRetry: TypeAlias = Callable[[ModelError, float], None]
 """Hears of a failed try and of the seconds until the next one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelRequest:
     """One request: the exchange so far, the tools on offer and the settings.
 
@@ -52,7 +53,7 @@ class ModelRequest:
     on_retry: OnRetry | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelResponse:
     """One answer. `cost_usd` is None when the price is not known; `demo` marks answers no real model gave."""
 
@@ -87,7 +88,7 @@ class ModelResponse:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunInfo:
     """The run a hook is called in."""
 
@@ -96,7 +97,7 @@ class RunInfo:
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TextDelta:
     """A piece of the answer's text, as it streams in."""
 
@@ -112,7 +113,7 @@ PASSED_OVER: frozenset[Outcome | None] = frozenset({"skipped", "coalesced"})
 Overlap: TypeAlias = Literal["queue", "skip", "coalesce", "parallel"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Receipt:
     """What `accept` says: the id the event has, whether it is new, and its status."""
 
@@ -122,7 +123,7 @@ class Receipt:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What leaves an agent: the text, the object behind it, and what it answers to."""
 
@@ -134,7 +135,7 @@ class Answer:
     delivery_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delivery:
     """One message for one agent; `id` is the event's id and the way: `<event>/<agent>/<agent>`.
 
@@ -155,7 +156,7 @@ class Delivery:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One recorded fact of a run.
 
@@ -191,7 +192,7 @@ class Recorder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Work:
     """A delivery handed out to be run; `attempt` counts from 1 and was written before."""
 
@@ -201,7 +202,7 @@ class Work:
     journal: Recorder
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Done:
     """The delivery is complete: its answer and the deliveries that follow, settled in one transaction."""
 
@@ -212,7 +213,7 @@ class Done:
     model: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Again:
     """The delivery failed and is tried again after `after_s`."""
 
@@ -221,7 +222,7 @@ class Again:
     cost_usd: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dead:
     """The delivery failed for good."""
 
@@ -229,7 +230,7 @@ class Dead:
     cost_usd: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Waiting:
     """The delivery needs a person's decision."""
 
@@ -247,7 +248,7 @@ def gone(agent: str) -> str:
     return f"agent {agent!r} is not in the manifest any more; put it back and run `llmling events retry`"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """How deliveries of one agent are handed out; `attempts` bounds the tries, those cut short by a crash included."""
 
@@ -257,7 +258,7 @@ class Policy:
     attempts: int = 5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Host:
     """A process that serves: where it runs, since when (Unix seconds), and for how long nothing was heard of it.
 
@@ -279,7 +280,7 @@ class Host:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeliveryRecord:
     """What is known of one delivery."""
 
@@ -299,7 +300,7 @@ class DeliveryRecord:
     host: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EventRecord:
     """What is known of one event; times are Unix seconds. `agent` is the first one, `attempts` its tries.
 

@@ -14,6 +14,7 @@ from typing import Literal, Self
 
 import psutil
 
+from llmling import loops
 from llmling.errors import LLMlingError
 from llmling.manifest import Manifest
 from llmling.pool import AgentPool
@@ -47,7 +48,7 @@ def serve(
         # Lines on standard output tell of both.
         logging.getLogger("llmling.reload").setLevel(logging.CRITICAL)
         logging.getLogger("llmling.delivery.waiting").setLevel(logging.CRITICAL)
-    return asyncio.run(_serve(manifest, model, record, json=json, follow=follow))
+    return loops.run(_serve(manifest, model, record, json=json, follow=follow))
 
 
 async def _serve(manifest: Manifest, model: str | None, record: str | None, *, json: bool, follow: bool) -> int:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from llmling.engines import overlap, records
 from llmling.engines.records import Arrival, Change, EventRow, NewDelivery
+from llmling.frozen import frozen
 from llmling.protocols import Delivery, EventStatus, Policy, Receipt, Step
 from llmling.records import gone
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Accepted:
     """What came of an event: its receipt, or how many deliveries fill the inbox."""
 
@@ -25,7 +26,7 @@ class Accepted:
     change: Change = field(default_factory=Change)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """How a delivery ends or goes on, as it is written down."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from llmling.events import Event
+from llmling.frozen import frozen
 from llmling.messages import Message
 from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus, Outcome, Overlap, Receipt, Step
 
@@ -15,7 +16,7 @@ EventRow: TypeAlias = tuple[Any, ...]
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewDelivery:
     """A delivery as it is written down; made on the loop, so that what cannot be written fails its maker only."""
 
@@ -182,7 +183,7 @@ def receipt(event_id: str, status: EventStatus | None, error: str | bytes | None
     return Receipt(event_id, new, status or "done", _text(error))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Arrival:
     """An event as it is accepted; `expires` is when its key may come again, None: never."""
 

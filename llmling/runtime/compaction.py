@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from llmling.frozen import frozen
 from llmling.messages import Message, Part, TextPart, ToolCallResponsePart
 from llmling.runtime.gauge import Gauge
 
@@ -15,7 +16,7 @@ _WORTH_CUTTING = KEPT_CHARACTERS + 100
 _NAMED_TOOLS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compaction:
     """What is left out: the first `turns` before the question, the first `groups` after it.
 
@@ -39,7 +40,7 @@ class Compaction:
         return cls(data["turns"], data["groups"], cut, data["summary"])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sizes:
     """Tokens: a request over `limit` is made smaller, down to `target` where possible; none is over `most`."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmling.errors import Full, LLMlingError
 from llmling.events import Event
+from llmling.frozen import frozen
 from llmling.messages import Message
 from llmling.runtime.callables import call_user
 from llmling.runtime.channel import Channel, Outstanding
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from llmling.runtime.node import Node
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Envelope:
     """A message on its way, the event it belongs to, and the counter of everything that event still has under way.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmling.events import Event
+from llmling.frozen import frozen
 from llmling.messages import Message, Usage
 from llmling.protocols import Recorder, Step
 from llmling.runtime.stream import Listener, silent
@@ -106,7 +107,7 @@ class Tally:
     count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunContext:
     """The surroundings of one run.
 

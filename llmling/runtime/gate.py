@@ -8,12 +8,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from llmling.errors import BudgetExceeded, EngineError, ModelError, NotAsked
 from llmling.events import RUN, Event
+from llmling.frozen import frozen
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.models import FallbackModelConfig, LiteLLMModelConfig
 from llmling.protocols import Model, ModelRequest, ModelResponse, Store
@@ -32,7 +32,7 @@ _NO_ROOM = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """How many requests at once and in a minute; None: no limit."""
 
@@ -326,7 +326,7 @@ def key_of(model: Model) -> str:
     return getattr(model, "key", model.name)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pass:
     """The gate a run goes through, and the event it works on."""
 

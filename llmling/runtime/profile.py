@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from llmling.asks import Approve
+from llmling.frozen import frozen
 from llmling.manifest.agents import ContextConfig, LimitsConfig
 from llmling.protocols import Approval, Model, RetryPolicy
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
@@ -16,7 +17,7 @@ from llmling.runtime.output import OutputType
 from llmling.runtime.summaries import Summaries
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Profile:
     """The model an agent asks, and by which rules."""
 

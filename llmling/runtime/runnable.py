@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
+from llmling import loops
 from llmling.events import Event
 from llmling.messages import Message, RunResult
 from llmling.runtime import batch
@@ -76,7 +77,7 @@ class Runnable(Node):
         home = self.home
         if home is not None and home.is_running():
             return asyncio.run_coroutine_threadsafe(self.run(prompt), home).result()
-        return asyncio.run(self._alone(self.run(prompt)))
+        return loops.run(self._alone(self.run(prompt)))
 
     async def _alone(self, run: Coroutine[Any, Any, RunResult]) -> RunResult:
         result = await run

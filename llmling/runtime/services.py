@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmling import plugins
 from llmling.asks import Approve, AskPerson
 from llmling.errors import StartupError
+from llmling.frozen import frozen
 from llmling.manifest.pins import Pins
 from llmling.messages import RunResult
 from llmling.protocols import Engine, Model, Store, ToolProvider
@@ -44,7 +45,7 @@ def _as_it_is(model: Model, agent: str) -> Model:
     return model
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Services:
     """The pool as its parts see it.
 

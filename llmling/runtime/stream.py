@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, TypeAlias
 
 from llmling.errors import DecisionNeeded
+from llmling.frozen import frozen
 from llmling.messages import RunResult
 from llmling.records import Step
 
@@ -29,7 +30,7 @@ RunEventType: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunEvent:
     """One thing that happened in a run.
 

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from llmling import loops
 from llmling.errors import SyncInAsyncError
 
 T = TypeVar("T")
@@ -37,4 +38,4 @@ def run_outside_loop(start: Callable[[], Coroutine[Any, Any, T]], *, called: str
         SyncInAsyncError: Called inside a running event loop.
     """
     refuse_in_loop(called, instead, above=2)
-    return asyncio.run(start())
+    return loops.run(start())

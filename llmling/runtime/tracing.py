@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
 from llmling.events import random_bits
+from llmling.frozen import frozen
 from llmling.runtime import semconv
 
 logger = logging.getLogger("llmling.tracing")
@@ -22,7 +22,7 @@ _LONGEST_ERROR = 500
 OnSpan: TypeAlias = "Callable[[Span], object]"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Span:
     """Something that ended: a run, a try of a model request, a tool call, an event.
 
@@ -83,7 +83,7 @@ class Span:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A place in a trace; without `span_id` the top of it."""
 
