@@ -18,8 +18,8 @@ _log = logging.getLogger("llmling.triggers.file")
 # It reports every batch of changes at level INFO.
 logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
-_STEP_MS = 50
-_BATCH_MS = 400
+_STEP_MS = 5
+_BATCH_MS = 100
 _TURN_MS = 250
 _LONGEST_WAIT_S = 30.0
 
