@@ -12,6 +12,7 @@ from llmling.errors import ModelError, NotAsked
 from llmling.protocols import Model, ModelRequest, ModelResponse, OnRetry, RetryPolicy, TextDelta
 from llmling.runtime.circuit import CircuitOpen
 from llmling.runtime.clock import Clock
+from llmling.runtime.deadline import Deadline, DeadlineOver
 from llmling.runtime.gate import Entry, current_pass
 from llmling.runtime.spans import chat_answered, chat_span
 from llmling.runtime.tracing import OpenSpan
@@ -71,10 +72,11 @@ async def stream_with_retries(
         silent = True
         try:
             async with tries.entered(request) as entry:
+                limit = tries.limit()
                 parts = model.stream(tries.shortened(request))
                 span = tries.span(request)
                 try:
-                    while (part := await tries.bounded(lambda: anext(parts, None))) is not None:  # noqa: B023
+                    while (part := await tries.next(parts, limit)) is not None:
                         silent = False
                         if isinstance(part, ModelResponse):
                             if span is not None:
@@ -88,6 +90,8 @@ async def stream_with_retries(
                         span.end(error)
                     raise
                 finally:
+                    if limit is not None:
+                        limit.close()
                     if span is not None:
                         span.end("left before the answer was complete")
                     await _close(parts)
@@ -186,6 +190,26 @@ class _Tries:
             raise
         chat_answered(span, response)
         return response
+
+    def limit(self) -> Deadline | None:
+        """Return the deadline over all pieces of a stream."""
+        left_s = self.left_s()
+        if left_s is None:
+            return None
+        if left_s <= 0:
+            raise self._late(self._requests)
+        return Deadline(left_s)
+
+    async def next(self, parts: AsyncIterator[Streamed], limit: Deadline | None) -> Streamed | None:
+        """Return the next piece of a stream, None at its end."""
+        if limit is None:
+            return await anext(parts, None)
+        if limit.over:
+            raise self._late(self._requests)
+        try:
+            return await limit.wait(anext(parts, None))
+        except DeadlineOver:
+            raise self._late(self._requests + 1) from self._last
 
     async def bounded(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await `work()` until the deadline."""

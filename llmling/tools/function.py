@@ -115,6 +115,7 @@ class FunctionTool:
         name = _name(function) if options.name is None else _checked(options.name)
         # Reading a signature takes half a millisecond, and many agents are given the same function.
         self._signature = (_known if isinstance(function, FunctionType) else Signature)(function, name)
+        self._asynchronous = inspect.iscoroutinefunction(plain_function(function))
         description = options.description or self._signature.doc.summary
         self.spec = ToolSpec(name, description, self._signature.schema)
 
@@ -144,7 +145,7 @@ class FunctionTool:
         return to_text(result)
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if inspect.iscoroutinefunction(plain_function(self.function)):
+        if self._asynchronous:
             return await self.function(*args, **kwargs)
         result = await run_in_thread(self.function, *args, **kwargs)
         # A sync wrapper around an async function returns its coroutine.
