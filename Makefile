@@ -6,7 +6,7 @@ PYTEST_ARGS ?= -n auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: serve test lint types docs bench chaos help
+.PHONY: serve test lint types docs bench bench-peers chaos help
 
 serve: .venv/.installed ## run the example pool: no key, no network (FILE=other.yml for another one)
 	@exec $(BIN)/llmling serve $(FILE)
@@ -25,8 +25,11 @@ types: .venv/.installed-test ## pyright, strict
 docs: .venv/.installed ## write docs/reference anew from the code
 	@$(BIN)/python docs/generate.py
 
-bench: .venv/.installed ## throughput and latency of the pool on this machine
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: .venv/.installed ## every figure beside a bare client and its gate; writes docs/performance.md (BENCH_ARGS="--only stages")
+	@$(BIN)/python benchmarks/run.py --page docs/performance.md $(BENCH_ARGS)
+
+bench-peers: .venv/.installed ## builds environments of other frameworks and measures them; writes docs/performance.md
+	@$(BIN)/python benchmarks/peers.py --page docs/performance.md $(BENCH_ARGS)
 
 chaos: .venv/.installed-test ## real kills under load, at full length; writes docs/reliability.md (CHAOS_ARGS="-k kill" for a part)
 	@rm -f .venv/chaos.jsonl
@@ -34,7 +37,7 @@ chaos: .venv/.installed-test ## real kills under load, at full length; writes do
 	@$(BIN)/python tests/chaos.py .venv/chaos.jsonl docs/reliability.md "make chaos$(if $(CHAOS_ARGS), CHAOS_ARGS=\"$(CHAOS_ARGS)\")"
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "make %-7s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "llmling needs Python 3.11 or newer, and none was found. Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
