@@ -29,6 +29,7 @@ log = logging.getLogger("llmling.engine")
 
 _CANCEL_AGAIN_S = 1.0
 _ASK_AGAIN_S = 1.0
+_TURN_S = 0.2
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 300.0
 
 
@@ -149,6 +150,10 @@ class Dispatcher:
             if held is None:
                 self._held[ticket.delivery_id] = ticket
                 lane.wait(ticket)
+            elif held.turn != ticket.turn:
+                # The try before this one is about to end.
+                await lane.give_back(ticket, _TURN_S)
+                return
             elif held.ahead:
                 held.handed_out(ticket)
             else:
