@@ -9,7 +9,7 @@ from typing import Any
 
 from llmling.engines.jetstream import events
 from llmling.engines.jetstream.archive import Archive
-from llmling.engines.jetstream.book import Found
+from llmling.engines.jetstream.book import Found, token
 from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.gate import Gate
 from llmling.engines.jetstream.hearing import Hearing
@@ -79,6 +79,7 @@ class Dispatcher:
         self._lanes = lanes
         self._rooms.serve(policies, lanes)
         link.on_return(self._returned)
+        await link.listen(f"$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.{book.queue}.*", self._led)
         for lane in lanes.values():
             await lane.open()
         self._tasks.spawn(self._leases.run(), name="leases")
@@ -130,6 +131,12 @@ class Dispatcher:
     def _returned(self) -> None:
         for lane in self._lanes.values():
             self._tasks.spawn(lane.pull(anew=True), name=f"queue of {lane.agent}")
+
+    async def _led(self, message: Any) -> None:
+        # What the server that led a queue was asked for has gone with it.
+        for lane in self._lanes.values():
+            if message.subject.endswith(f".{token(lane.agent)}"):
+                await lane.pull(anew=True)
 
     async def _ask(self) -> None:
         # A question that got lost, or that the server cannot answer right now, is asked again.
