@@ -1,4 +1,4 @@
-"""A real process that serves events in NATS, to be killed: `nats_worker.py URL FOLDER LEASE_S`.
+"""A real process that serves events in NATS, to be killed: `nats_worker.py URL FOLDER LEASE_S ATTEMPTS`.
 
 What it does is appended to FOLDER/log, one line for each, so that a test can count it from outside.
 """
@@ -52,7 +52,7 @@ class Held(logging.Handler):
             self._log.write("held", stamp(str(record.args[0])))
 
 
-async def serve(url: str, folder: Path, lease_s: float) -> None:
+async def serve(url: str, folder: Path, lease_s: float, attempts: int) -> None:
     log = Log(folder / "log")
     engine = logging.getLogger("llmling.engine")
     engine.setLevel(logging.INFO)
@@ -62,6 +62,12 @@ async def serve(url: str, folder: Path, lease_s: float) -> None:
     async def step(work: Work) -> Settlement:
         delivery = work.delivery
         log.write("begun", stamp(delivery.id))
+        if delivery.message.text == "deadly":
+            # When its neighbours have begun, too.
+            await asyncio.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if delivery.message.text == "neighbour":
+            await asyncio.sleep(0.4)
         if work.journal.recorded("1") is None:
             log.write("asked", delivery.id)
             await asyncio.sleep(0.02)
@@ -72,7 +78,7 @@ async def serve(url: str, folder: Path, lease_s: float) -> None:
         after = CHAIN.index(delivery.agent) + 1
         return Done(delivery.agent, to(work, *CHAIN[after : after + 1]))
 
-    policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=100, attempts=100) for agent in CHAIN}
+    policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=100, attempts=attempts) for agent in CHAIN}
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await world.engine.start(step, policies, settled=lambda record: log.write("settled", record.id))
@@ -82,4 +88,4 @@ async def serve(url: str, folder: Path, lease_s: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(serve(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))

@@ -49,8 +49,9 @@ class Go:
 class Workers:
     """Processes that serve the same events."""
 
-    def __init__(self, url: str, folder: Path, lease_s: float) -> None:
+    def __init__(self, url: str, folder: Path, lease_s: float, *, attempts: int = 100) -> None:
         self.url = url
+        self.attempts = attempts
         self.folder = folder
         self.lease_s = lease_s
         self.processes: list[Process] = []
@@ -61,7 +62,7 @@ class Workers:
     async def start(self) -> None:
         paths = [str(_TESTS.parent), str(_TESTS), str(_WORKER.parent)]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(_WORKER), self.url, str(self.folder), str(self.lease_s),
+            sys.executable, str(_WORKER), self.url, str(self.folder), str(self.lease_s), str(self.attempts),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, stdout=DEVNULL,
         )  # fmt: skip
         self.processes.append(process)
@@ -136,11 +137,11 @@ async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     server.end()
 
 
-async def accept(world: World, number: int) -> str:
+async def accept(world: World, number: int, text: str = "") -> str:
     """Send an event until it is taken, as a sender would that keeps its id."""
     while True:
         event = Event("inbox", "t", data=number)
-        delivery = Delivery(f"{event.id}/a", event.id, "a", Message.user(str(number)))
+        delivery = Delivery(f"{event.id}/a", event.id, "a", Message.user(text or str(number)))
         try:
             receipt = await world.engine.accept(event, delivery, trigger="inbox", agent="a", key=str(number))
             return receipt.event_id
@@ -274,4 +275,31 @@ async def test_the_work_of_a_dead_worker_goes_on_elsewhere_once_its_lease_is_ove
     accepted = await asyncio.gather(*sending)
     await settled(world, len(accepted), 60)
     await workers.stop()
+    await world.engine.stop(0)
+
+
+@pytest.mark.timeout(180)
+async def test_a_delivery_that_kills_its_process_is_alone_at_its_last_try(server: NatsServer, tmp_path: Path) -> None:
+    workers = Workers(server.url, tmp_path, 1.0, attempts=2)
+    world = World("nats", tmp_path, url=server.url)
+    await world.engine.open()
+    deadly = await accept(world, 0, "deadly")
+    neighbours = [await accept(world, number, "neighbour") for number in range(1, 4)]
+    for kills in range(1, 3):
+        await workers.start()
+        process = workers.processes.pop()
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+        workers.killed[process.pid] = time.monotonic()
+        assert len(workers.goes()[f"{deadly}/a"]) == kills
+    await workers.start()
+    record = await world.finished(deadly)
+    assert (record.status, record.attempts) == ("dead", 2)
+    assert record.error == "the process died 2 times while running this delivery"
+    for event_id in neighbours:
+        assert (await world.finished(event_id)).status == "done"
+    await workers.stop()
+    goes = workers.goes()
+    last = goes.pop(f"{deadly}/a")[-1]
+    beside = [go for mine in goes.values() for go in mine if go.pid == last.pid]
+    assert all(go.end is not None and go.end <= last.begun for go in beside), "somebody else died with it"
     await world.engine.stop(0)
