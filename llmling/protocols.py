@@ -229,7 +229,7 @@ class Store(Protocol):
         ...
 
     async def put(self, space: str, items: Mapping[str, Any]) -> None:
-        """Set many values in one commit."""
+        """Set many values, durable on return; who dies meanwhile may leave some of them set and others not."""
         ...
 
     async def add(
