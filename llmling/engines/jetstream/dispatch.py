@@ -118,6 +118,14 @@ class Dispatcher:
         """Whether a delivery is this process's."""
         return delivery_id in self._held
 
+    def take(self, handed: Doc) -> bool:
+        """Take the ticket of a delivery that went ahead here, as another process got it; return whether it did."""
+        held, lane = self._held.get(handed["delivery_id"]), self._lanes.get(handed["agent"])
+        if held is None or lane is None or not held.ahead:
+            return False
+        lane.took_over(Ticket(**{name: value for name, value in handed.items() if name != "agent"}))
+        return True
+
     def stop_runs(self, delivery_ids: Iterable[str]) -> None:
         """Stop running deliveries that somebody has settled."""
         for delivery_id in delivery_ids:
@@ -152,8 +160,10 @@ class Dispatcher:
 
     async def _seat(self, lane: Lane, ticket: Ticket) -> None:
         """Run what is next in the place that a ticket gives, until it was one that the queue has handed out."""
-        held = self._held.get(ticket.delivery_id)
         try:
+            while (held := self._held.get(ticket.delivery_id)) is not None and held.turn != ticket.turn:
+                # It is settled, and has queued its next try; it only has to go.
+                await held.gone.wait()
             if held is None:
                 self._held[ticket.delivery_id] = ticket
                 lane.wait(ticket)
@@ -189,6 +199,7 @@ class Dispatcher:
             log.exception("a mistake in llmling at delivery %s; it runs again", ticket.delivery_id)
         finally:
             self._held.pop(ticket.delivery_id, None)
+            ticket.gone.set()
 
     # --- before a run ------------------------------------------------------------------------------------------------
 
@@ -212,6 +223,8 @@ class Dispatcher:
             mine = entry["owner"] == self._host
             running = False if mine else await self._owners.runs(ticket, entry)
             if running:
+                # It went ahead there, or the queue was too early: not given back, for it would only come again.
+                await self._hearing.hand_over(entry["owner"], lane.handed(ticket))
                 return
             # Whoever began it is alive and has given it up, or is gone.
             crashed, again = running is None, running is not None

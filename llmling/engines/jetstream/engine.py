@@ -162,7 +162,8 @@ class NatsEngine:
             dispatcher.stop_runs(news["stopped"])
             settler.queue_later(news["id"], news["deliveries"])
 
-        await self._hearing.serve(settled, waiting, dispatcher.runs, heard, dispatcher.stop_runs, dispatcher.places)
+        hears = dispatcher.runs, heard, dispatcher.stop_runs, dispatcher.places, dispatcher.take
+        await self._hearing.serve(settled, waiting, *hears)
         most = min(max_messages_per_event, _MOST_MESSAGES)
         await dispatcher.start(run_delivery, dict(policies), concurrency, most)
         self._started = True
@@ -236,8 +237,7 @@ class NatsEngine:
             Full: The inbox is full, or NATS cannot be reached.
             TypeError: The event holds what JSON cannot.
         """
-        host = self._host if self._started else None
-        now = self._clock.now().timestamp()
+        now, host = self._clock.now().timestamp(), self._host if self._started else None
         name = None if key is None else key_of(trigger, key)
         doc = events.new_doc(event, trigger, agent, now=now, outcome=outcome, key=name, host=host)
         doc["mark"] = new_id()

@@ -44,6 +44,7 @@ class Hearing:
         self._heard: Callable[[Doc], Awaitable[None]] | None = None
         self._stop: Callable[[Collection[str]], None] = lambda delivery_ids: None
         self._places: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._take: Callable[[Doc], bool] = lambda ticket: False
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._quiet = asyncio.Event()
         self._told: OrderedDict[tuple[str, float], None] = OrderedDict()
@@ -61,12 +62,14 @@ class Hearing:
         heard: Callable[[Doc], Awaitable[None]],
         stop: Callable[[Collection[str]], None],
         places: Callable[[], tuple[int, int]],
+        take: Callable[[Doc], bool],
     ) -> None:
         """Answer other processes: `runs` says whether a delivery is running here, `heard` gets their news.
 
-        `stop` is told of deliveries that were settled while they run; `places` says how many run, and how many may.
+        `stop` is told of deliveries that were settled while they run; `places` says how many run, and how many may;
+        `take` takes a ticket whose delivery runs here, if it has none yet.
         """
-        self._places = places
+        self._places, self._take = places, take
         self._settled, self._waits, self._runs, self._heard, self._stop = settled, waits, runs, heard, stop
         await self._link.listen(f"{self._name}.host.{self._host}", self._asked)
         await self._link.listen(f"{self._name}.hosts", self._asked)
@@ -177,6 +180,10 @@ class Hearing:
         answer = await self._ask(host, {"runs": delivery_id})
         return None if answer is None else answer == b"yes"
 
+    async def hand_over(self, host: str, ticket: Doc) -> bool:
+        """Give another process the ticket of a delivery that it runs; return whether it had none and has it now."""
+        return await self._ask(host, {"take": ticket}) == b"yes"
+
     async def places(self, hosts: Collection[str]) -> list[tuple[int, int]]:
         """Return of those processes that answer how many deliveries run in each, and how many may."""
         others = [host for host in hosts if host != self._host]
@@ -193,7 +200,7 @@ class Hearing:
         """Whether any other process serves."""
         return await self._ask(None, {}) is not None
 
-    async def _ask(self, host: str | None, question: dict[str, str]) -> bytes | None:
+    async def _ask(self, host: str | None, question: dict[str, Any]) -> bytes | None:
         subject = f"{self._name}.hosts" if host is None else f"{self._name}.host.{host}"
         try:
             return (await self._link.request(subject, json.dumps(question).encode(), timeout_s=_ASK_S)).data
@@ -205,6 +212,8 @@ class Hearing:
         answer = b"yes"
         if "runs" in question:
             answer = b"yes" if self._runs(question["runs"]) else b"no"
+        elif "take" in question:
+            answer = b"yes" if self._take(question["take"]) else b"no"
         elif "places" in question:
             answer = json.dumps(self._places()).encode()
         elif "ended" in question:

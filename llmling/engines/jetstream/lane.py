@@ -44,6 +44,7 @@ class Ticket:
     run: asyncio.Task[Any] | None = None
     fenced: bool = False
     stopped: bool = False
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def handed_out(self, ticket: Ticket) -> None:
         """Go on as the ticket that the queue has handed out meanwhile."""
@@ -160,6 +161,15 @@ class Lane:
         priority = int(message.subject.split(".")[-4])
         ticket = Ticket(event_id, delivery_id, turn, message.reply, deliveries, priority, place)
         ticket.behind = int(tokens[first + 4])
+        self.took_over(ticket)
+
+    def handed(self, ticket: Ticket) -> dict[str, Any]:
+        """Return a ticket as another process takes it over."""
+        names = ("event_id", "delivery_id", "turn", "reply", "deliveries", "priority", "place")
+        return {"agent": self.agent, **{name: getattr(ticket, name) for name in names}}
+
+    def took_over(self, ticket: Ticket) -> None:
+        """Have a place more, by a ticket from the queue or from another process."""
         self.active += 1
         self._arrived(self, ticket)
 

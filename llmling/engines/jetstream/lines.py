@@ -78,19 +78,23 @@ class Lines:
         Raises:
             Unreachable: NATS does not answer.
         """
-        mine = Member.of(doc, entry)
-        line = Line.of(entry)
+        if await self._enter(doc, entry):
+            await self._pass(Line.of(entry))
+
+    async def _enter(self, doc: Doc, entry: Doc) -> bool:
+        """Put a delivery into its line, or into the queue when it has the turn; return whether it is in line."""
+        mine, line = Member.of(doc, entry), Line.of(entry)
         turn = await self._turn(line)
         if mine.is_(turn.holder):
             await self._book.enqueue(doc["id"], entry)
-            return
+            return False
         if mine.join and mine.place is not None:
             await self._come_back(line, mine)
         else:
             with contextlib.suppress(Conflict):
                 body = json.dumps(mine.to_list()).encode()
                 await self._book.link.publish(self._subject(doc["id"], entry), body, last=0)
-        await self._pass(line)
+        return True
 
     async def leave(self, doc: Doc, entry: Doc) -> None:
         """Let the next one have the turn of a delivery that has settled, which is written already.
@@ -102,7 +106,7 @@ class Lines:
         while True:
             turn = await self._turn(line)
             if mine.is_(turn.holder):
-                await self._pass(line)
+                await self._pass(line, mine)
                 return
             again = tuple(each for each in turn.again if not mine.is_(each))
             if again == turn.again or await self._write(line, turn, turn.holder, again):
@@ -153,23 +157,50 @@ class Lines:
 
     # --- whose turn it is --------------------------------------------------------------------------------------------
 
-    async def _pass(self, line: Line) -> None:
-        """See to it that one that is open has the turn, if there is one, and is queued when it is to run."""
+    async def _pass(self, line: Line, left: Member | None = None) -> None:
+        """See to it that one that is open has the turn, if there is one, and is queued when it is to run.
+
+        `left` has queued what follows from it. Of another one that has settled this is not sure, and it must be done
+        before the turn goes on: what follows is in line in the same order.
+        """
+        lines = {line}
+        while lines:
+            lines |= await self._pass_one(lines.pop(), left)
+
+    async def _pass_one(self, line: Line, left: Member | None) -> set[Line]:
+        """Return the lines in which somebody waits now because of this one."""
+        followed: set[Line] = set()
         while True:
             turn = await self._turn(line)
-            if turn.holder is not None and (state := await self._open(turn.holder)) is not None:
-                doc, holder = state
-                if holder["status"] == "pending" and not holder["due"]:
-                    await self._book.enqueue(doc["id"], holder)
-                return
+            if turn.holder is not None:
+                if (state := await self._open(turn.holder)) is not None:
+                    doc, holder = state
+                    if holder["status"] == "pending" and not holder["due"]:
+                        await self._book.enqueue(doc["id"], holder)
+                    return followed
+                if not turn.holder.is_(left):
+                    followed |= await self._follow(turn.holder)
             head, place = await self._head(line, turn)
             if head is None:
                 if turn.found is not None:
                     await self._book.erase(turn.found)
-                return
+                return followed
             again = tuple(each for each in turn.again if not head.is_(each))
             if await self._write(line, turn, head, again) and place is not None:
                 await self._book.link.delete(self._book.lines, place)
+
+    async def _follow(self, member: Member) -> set[Line]:
+        """Queue what follows from a delivery whose process may have died before it could."""
+        found = await self._book.get(event_name(member.event_id))
+        lines: set[Line] = set()
+        doc: Doc = {"deliveries": []} if found is None else found.value
+        for entry in doc["deliveries"]:
+            if entry["status"] == "pending" and not entry["due"]:
+                if entry["order_key"] is None:
+                    await self._book.enqueue(member.event_id, entry)
+                elif await self._enter(doc, entry):
+                    lines.add(Line.of(entry))
+        return lines
 
     async def _head(self, line: Line, turn: Turn) -> tuple[Member | None, int | None]:
         """Return who is first, and its place in the stream when it waits there."""
