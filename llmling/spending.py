@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.models import ModelConfig
+from llmling.manifest.pool import NatsEngineConfig
 from llmling.manifest.root import Manifest
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig
@@ -19,7 +20,8 @@ from llmling.runtime.agent import Agent
 from llmling.runtime.budget import Budget, unknown_price
 from llmling.runtime.circuit import Circuits
 from llmling.runtime.clock import SYSTEM_CLOCK, Clock
-from llmling.runtime.gate import Bounds, Limits, agent_budget, model_limits
+from llmling.runtime.gate import Bounds, agent_budget, model_limits
+from llmling.runtime.shares import Limits, Shares
 from llmling.server.metrics import Sample
 
 _model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
@@ -66,6 +68,7 @@ async def bounded(
         budgets=(*known, *(budget for budget in own if all(budget.key != other.key for other in known))),
         store=store,
         circuits=Circuits(clock, limits.circuit_failures, limits.circuit_s),
+        shares=Shares(store, clock) if isinstance(manifest.engine, NatsEngineConfig) else None,
     )
     await bounds.open()
     return bounds

@@ -22,9 +22,11 @@ from llmling.runtime.budget import Account, Accounts, Budget, unknown_price
 from llmling.runtime.circuit import Circuit, CircuitOpen, Circuits
 from llmling.runtime.claims import Claim, Seen, claim_of, rates_of, spent_by
 from llmling.runtime.clock import Clock
+from llmling.runtime.shares import NO_LIMITS, Limits, Shares
 
 logger = logging.getLogger("llmling.budget")
 SIZES = "budget sizes"
+_PLACE_MARGIN_S = 5.0
 _DOWN = frozenset({HTTPStatus.REQUEST_TIMEOUT})
 _SERVER_ERROR = 500
 _NO_ROOM = (
@@ -32,22 +34,11 @@ _NO_ROOM = (
 )
 
 
-@frozen
-class Limits:
-    """How many requests at once and in a minute; None: no limit."""
-
-    at_once: int | None = None
-    per_minute: int | None = None
-
-    def stricter(self, other: Limits) -> Limits:
-        """Return the lower of each."""
-        return Limits(_lower(self.at_once, other.at_once), _lower(self.per_minute, other.per_minute))
-
-    def bounds(self, clock: Clock) -> tuple[Bound, ...]:
-        """Return the bounds that hold them."""
-        places = () if self.at_once is None else (Places(self.at_once),)
-        rate = () if self.per_minute is None else (RateLimit(self.per_minute, clock),)
-        return (*places, *rate)
+def bounds_of(limits: Limits, clock: Clock) -> tuple[Bound, ...]:
+    """Return the bounds that hold limits in this process."""
+    places = () if limits.at_once is None else (Places(limits.at_once),)
+    rate = () if limits.per_minute is None else (RateLimit(limits.per_minute, clock),)
+    return (*places, *rate)
 
 
 def model_limits(models: Iterable[Any]) -> dict[str, Limits]:
@@ -61,7 +52,7 @@ def model_limits(models: Iterable[Any]) -> dict[str, Limits]:
         else:
             inner = {}
         for key, limits in inner.items():
-            found[key] = limits.stricter(found.get(key, Limits()))
+            found[key] = limits.stricter(found.get(key, NO_LIMITS))
     return found
 
 
@@ -77,19 +68,23 @@ class Bounds:
         self,
         clock: Clock,
         *,
-        pool: Limits = Limits(),
+        pool: Limits = NO_LIMITS,
         models: Mapping[str, Limits] | None = None,
         budgets: Sequence[Budget] = (),
         store: Store | None = None,
         circuits: Circuits | None = None,
+        shares: Shares | None = None,
     ) -> None:
-        """`models` are by `key_of` the model."""
+        """`models` are by `key_of` the model; with `shares` the limits hold over all processes."""
         self.clock = clock
         self.circuits = circuits or Circuits(clock)
         self.door = Door(clock)
         self._limits: Mapping[str, Limits] = {"": pool, **(models or {})}
-        self._bounds: dict[str, tuple[Bound, ...]] = {key: limits.bounds(clock) for key, limits in self._limits.items()}
+        self._bounds: dict[str, tuple[Bound, ...]] = {
+            key: bounds_of(limits, clock) for key, limits in self._limits.items()
+        }
         self.accounts = Accounts(budgets, clock, store)
+        self.shares = shares
         self._seen: dict[str, Seen] = {}
 
     async def open(self) -> None:
@@ -122,9 +117,15 @@ class Bounds:
         """The limits of requests to a model."""
         return self._bounds.get(key_of(model), ())
 
+    def shared(self, model: Model) -> dict[str, Limits]:
+        """The limits of requests to a model and of all, by the names under which processes share them."""
+        key = key_of(model)
+        found = {"pool": self._limits[""], **({f"model {key}": self._limits[key]} if key in self._limits else {})}
+        return {name: limits for name, limits in found.items() if limits != NO_LIMITS}
+
     def gate(self, agent: str, requests_per_minute: int | None = None) -> Gate:
         """Return the gate of an agent."""
-        return Gate(agent, Limits(per_minute=requests_per_minute).bounds(self.clock), self)
+        return Gate(agent, Limits(per_minute=requests_per_minute), self)
 
     def seen(self, agent: str, model: Model) -> Seen:
         """Return the largest calls of an agent to a model so far."""
@@ -142,10 +143,11 @@ class Bounds:
 class Gate:
     """The gate of one agent."""
 
-    def __init__(self, agent: str, rate: tuple[Bound, ...], bounds: Bounds) -> None:
+    def __init__(self, agent: str, limits: Limits, bounds: Bounds) -> None:
         self.agent = agent
         self.shared = bounds
-        self._rate = rate
+        self._own = {f"agent {agent}": limits} if limits != NO_LIMITS else {}
+        self._rate = bounds_of(limits, bounds.clock)
         self._told: set[str] = set()
         own = ("pool", f"agent {agent}")
         self._always = bounds.accounts.of(*own)
@@ -159,6 +161,10 @@ class Gate:
     def limits(self, model: Model) -> tuple[Bound, ...]:
         """Return the limits that requests to a model fall under."""
         return (*self._rate, *self.shared.pool, *self.shared.of_model(model))
+
+    def shared_limits(self, model: Model) -> dict[str, Limits]:
+        """Return the limits that requests to a model share with other processes, by name."""
+        return {**self._own, **self.shared.shared(model)}
 
     def accounts(self, event: Event) -> list[Account]:
         """Return the budgets that requests for an event fall under: of the pool, the agent and the trigger."""
@@ -205,6 +211,7 @@ class Entry:
         self._accounts: list[Account] = []
         self._limits: tuple[Bound, ...] = ()
         self._claim = Claim()
+        self._place: str | None = None
         self._inside = False
 
     @property
@@ -239,16 +246,29 @@ class Entry:
                 raise
             reserved, cancelled = False, None
             try:
+                await self._share()
                 reserved, cancelled = await gate.shared.accounts.reserve(self._accounts, self._claim)
             finally:
                 if not reserved:
                     door.leave((*self._accounts, *self._limits), self._claim)
+                    await self._unshare()
             self._inside = reserved
             if cancelled is not None:
                 # Nothing was asked, so nothing of the reservation counts.
                 self._claim.spent.update(dict.fromkeys(self._claim.amounts, 0.0))
                 await self.close()
                 raise cancelled
+
+    async def _share(self) -> None:
+        """Take a place beside the requests of other processes."""
+        limits, shares = self._gate.shared_limits(self._model), self._gate.shared.shares
+        if shares is not None and limits:
+            self._place = await shares.enter(limits, self._request.timeout_s + _PLACE_MARGIN_S)
+
+    async def _unshare(self) -> None:
+        place, self._place = self._place, None
+        if place is not None and self._gate.shared.shares is not None:
+            await self._gate.shared.shares.leave(place)
 
     async def _pass_circuit(self, circuit: Circuit, left_s: float) -> None:
         """Wait for a provider that asked for patience; for one that is down deliveries wait, until a probe has failed.
@@ -312,13 +332,12 @@ class Entry:
         held = [(account, *account.reserved(self._claim)) for account in self._accounts]
         self._gate.shared.door.leave((*self._accounts, *self._limits), self._claim)
         spent = self._claim.spent
-        await self._gate.shared.accounts.settle(
-            [(account, span, spent.get(account.unit, amount) - amount) for account, span, amount in held]
-        )
-
-
-def _lower(one: int | None, other: int | None) -> int | None:
-    return min((each for each in (one, other) if each is not None), default=None)
+        try:
+            await self._unshare()
+        finally:
+            await self._gate.shared.accounts.settle(
+                [(account, span, spent.get(account.unit, amount) - amount) for account, span, amount in held]
+            )
 
 
 def key_of(model: Model) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import aiohttp
 import pytest
@@ -13,7 +15,7 @@ from nats_server import nats_url
 from serving import Serve, eventually, free_port, llmling, post
 
 from llmling import Agent, AgentPool
-from llmling.errors import BudgetExceeded
+from llmling.errors import BudgetExceeded, RunError
 from llmling.messages import Message, Usage
 from llmling.protocols import ModelRequest, ModelResponse
 from llmling.testing import ScriptedModel
@@ -73,6 +75,65 @@ async def test_two_processes_serve_one_set_of_events(tmp_path: Path) -> None:
     assert await serves[1].stop() == 0
 
 
+Answering: TypeAlias = Callable[[ModelRequest], ModelResponse | Awaitable[ModelResponse]]
+
+
+@asynccontextmanager
+async def two_pools(
+    manifest: dict[str, Any], answer: Answering, **options: Any
+) -> AsyncGenerator[list[AgentPool[None]]]:
+    """Enter two pools on one set of events, as two processes would."""
+    async with AsyncExitStack() as stack:
+        pools: list[AgentPool[None]] = []
+        for _ in range(2):
+            agent = Agent("a", model=ScriptedModel(answer), **options)
+            pools.append(await stack.enter_async_context(AgentPool(manifest, agents={"a": agent}, triggers=False)))
+        yield pools
+
+
+async def test_two_pools_on_one_server_keep_one_limit_of_requests_at_once() -> None:
+    inside = most = 0
+
+    async def answer(request: ModelRequest) -> ModelResponse:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.01)
+        inside -= 1
+        return ModelResponse(Message.assistant("ok"))
+
+    manifest = {
+        "engine": {"type": "nats", "servers": [nats_url()], "name": f"places{free_port()}"},
+        "limits": {"requests_at_once": 2},
+        "agents": {"a": {"triggers": [{"type": "webhook", "name": "hook"}]}},
+    }
+    async with two_pools(manifest, answer) as pools:
+        runs = [pools[number % 2].get_agent("a").run(str(number)) for number in range(12)]
+        assert {result.content for result in await asyncio.gather(*runs)} == {"ok"}
+    assert most == 2
+
+
+async def test_two_pools_on_one_server_keep_one_rate_of_requests() -> None:
+    asked: list[str] = []
+
+    def answer(request: ModelRequest) -> ModelResponse:
+        asked.append(request.messages[-1].text)
+        return ModelResponse(Message.assistant("ok"))
+
+    manifest = {
+        "engine": {"type": "nats", "servers": [nats_url()], "name": f"rate{free_port()}"},
+        "limits": {"requests_per_minute": 5},
+        "agents": {"a": {"triggers": [{"type": "webhook", "name": "hook"}]}},
+    }
+    async with two_pools(manifest, answer, limits={"timeout_s": 3}) as pools:
+        runs = [pools[number % 2].get_agent("a").run(str(number)) for number in range(8)]
+        results = await asyncio.gather(*runs, return_exceptions=True)
+    assert len(asked) == 5
+    late = [result for result in results if isinstance(result, RunError)]
+    assert len(late) == 3
+    assert all("a limit on requests" in str(error) for error in late)
+
+
 async def test_two_pools_on_one_server_keep_one_budget() -> None:
     asked: list[str] = []
 
@@ -94,13 +155,7 @@ async def test_two_pools_on_one_server_keep_one_budget() -> None:
         except BudgetExceeded:
             outcomes["refused"] += 1
 
-    async with AsyncExitStack() as stack:
-        pools = [
-            await stack.enter_async_context(
-                AgentPool[None](manifest, agents={"a": Agent("a", model=ScriptedModel(answer))}, triggers=False)
-            )
-            for _ in range(2)
-        ]
+    async with two_pools(manifest, answer) as pools:
         await asyncio.gather(*(run(pools[number % 2], number) for number in range(30)))
         # Both know by now that it is spent, whoever spent it.
         for pool in pools:

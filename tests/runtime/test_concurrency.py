@@ -21,8 +21,9 @@ from llmling.messages import Message, ToolCallPart
 from llmling.protocols import ModelRequest
 from llmling.runtime.batch import Progress
 from llmling.runtime.clock import SYSTEM_CLOCK
-from llmling.runtime.gate import Bounds, Limits, agent_budget
+from llmling.runtime.gate import Bounds, agent_budget
 from llmling.runtime.services import Services
+from llmling.runtime.shares import Limits
 from llmling.runtime.threads import LIMIT
 from llmling.testing import FakeClock, ScriptedModel
 

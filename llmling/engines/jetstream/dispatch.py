@@ -160,10 +160,8 @@ class Dispatcher:
 
     async def _seat(self, lane: Lane, ticket: Ticket) -> None:
         """Run what is next in the place that a ticket gives, until it was one that the queue has handed out."""
+        held = self._held.get(ticket.delivery_id)
         try:
-            while (held := self._held.get(ticket.delivery_id)) is not None and held.turn != ticket.turn:
-                # It is settled, and has queued its next try; it only has to go.
-                await held.gone.wait()
             if held is None:
                 self._held[ticket.delivery_id] = ticket
                 lane.wait(ticket)
@@ -199,7 +197,6 @@ class Dispatcher:
             log.exception("a mistake in llmling at delivery %s; it runs again", ticket.delivery_id)
         finally:
             self._held.pop(ticket.delivery_id, None)
-            ticket.gone.set()
 
     # --- before a run ------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,6 @@ class Ticket:
     run: asyncio.Task[Any] | None = None
     fenced: bool = False
     stopped: bool = False
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def handed_out(self, ticket: Ticket) -> None:
         """Go on as the ticket that the queue has handed out meanwhile."""
