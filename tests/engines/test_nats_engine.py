@@ -120,6 +120,30 @@ async def test_every_process_is_listed_and_an_event_says_which_one_runs_it(tmp_p
     await one.engine.stop(0)
 
 
+async def test_counts_follow_what_other_processes_do(worlds: tuple[World, World]) -> None:
+    one, other = worlds
+    await one.start()
+    ids = [(await one.accept()).event_id for _ in range(3)]
+    for event_id in ids:
+        await one.finished(event_id)
+    assert await other.engine.counts() == {"done": 3}
+    await other.accept(dead="no")
+    assert await other.engine.counts() == {"done": 3, "dead": 1}
+    # Forgotten, and taken away, between two looks.
+    assert await one.engine.drop(ids[0]) == 1
+    assert await other.engine.counts() == {"done": 2, "dead": 1}
+
+
+async def test_the_newest_are_found_behind_much_else(worlds: tuple[World, World]) -> None:
+    one, _ = worlds
+    first = await one.accept(trigger="rare")
+    await one.engine.store.put("s", {str(number): number for number in range(2100)})
+    last = await one.accept()
+    assert [record.id async for record in one.engine.runs(limit=1)] == [last.event_id]
+    assert [record.id async for record in one.engine.runs(limit=2)] == [last.event_id, first.event_id]
+    assert [record.id async for record in one.engine.runs(trigger="rare", limit=1)] == [first.event_id]
+
+
 async def test_the_command_line_shows_where_an_event_runs_and_stops_it(tmp_path: Path) -> None:
     world = World("nats", tmp_path)
     engine = world.engine
