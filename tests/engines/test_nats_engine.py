@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -308,6 +310,27 @@ async def test_a_server_that_forgets_what_it_handed_out_does_not_have_it_run_twi
         assert not quick.started
         for world in (slow, quick):
             await world.engine.stop(0)
+
+
+async def test_a_ticket_that_the_server_has_lost_sight_of_is_queued_again(server: NatsServer, tmp_path: Path) -> None:
+    first = World("nats", tmp_path, url=server.url)
+    gate = first.answers["a"] = Gate()
+    await first.engine.open()
+    await first.start()
+    receipt = await first.accept("a")
+    await until(lambda: len(gate.inside) == 1)
+    await first.finished((await first.accept("b")).event_id)
+    await first.engine.stop(0)
+    await asyncio.to_thread(server.end, signal.SIGTERM)
+    (queue,) = server.folder.glob("jetstream/*/streams/*-queue/obs")
+    # As a new leader sees it: all that was handed out has been settled.
+    shutil.copy(queue / "b" / "o.dat", queue / "a" / "o.dat")
+    await asyncio.to_thread(server.start)
+    second = World("nats", tmp_path, url=server.url, lease_s=1)
+    await second.engine.open()
+    await second.start()
+    assert (await second.finished(receipt.event_id)).status == "done"
+    await second.engine.stop(0)
 
 
 async def test_a_large_event_is_read_whole_while_it_changes(worlds: tuple[World, World]) -> None:

@@ -19,6 +19,7 @@ from llmling.engines.jetstream.owners import Owners
 from llmling.engines.jetstream.recorder import StepRecorder
 from llmling.engines.jetstream.rooms import Rooms
 from llmling.engines.jetstream.settle import Settler
+from llmling.engines.jetstream.strays import Strays
 from llmling.engines.steady import SteadyTime
 from llmling.errors import EngineError
 from llmling.events import Event
@@ -84,6 +85,7 @@ class Dispatcher:
             await lane.open()
         self._tasks.spawn(self._leases.run(), name="leases")
         self._tasks.spawn(self._ask(), name="questions to the queue")
+        self._tasks.spawn(Strays(book, self._lease_s).run(self._served), name="strays of the queue")
 
     async def update(self, policies: Mapping[str, Policy], concurrency: int, max_messages: int) -> None:
         """Take deliveries by these from now on; of an agent that is gone only what runs is seen to its end.
@@ -104,6 +106,9 @@ class Dispatcher:
                 await lane.close()
         for agent, lane in lanes.items():
             await (lane.change(policies[agent]) if agent in before else lane.open())
+
+    def _served(self) -> Iterable[Lane]:
+        return self._lanes.values()
 
     @property
     def loaded(self) -> int:

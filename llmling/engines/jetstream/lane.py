@@ -140,10 +140,23 @@ class Lane:
         Raises:
             EngineError: NATS does not say.
         """
+        state = await self._state()
+        return state["num_pending"], state["delivered"]["stream_seq"]
+
+    async def settled_to(self) -> int:
+        """Return up to which place every delivery has been taken and settled, as the server sees it; 0 when not all.
+
+        Raises:
+            EngineError: NATS does not say.
+        """
+        state = await self._state()
+        return 0 if state["num_pending"] or state["num_ack_pending"] else state["delivered"]["stream_seq"]
+
+    async def _state(self) -> dict[str, Any]:
         answer = await self._link.api(f"CONSUMER.INFO.{self._book.queue}.{token(self.agent)}")
         if (error := answer.get("error")) is not None:
             raise EngineError(f"NATS does not show the queue of agent {self.agent!r}: {error['description']}")
-        return answer["num_pending"], answer["delivered"]["stream_seq"]
+        return answer
 
     async def _message(self, message: Any) -> None:
         if self._pulls:

@@ -1,0 +1,61 @@
+"""Tickets that a cluster has lost sight of: they lie in the queue, and are neither waiting nor handed out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from base64 import b64decode
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from llmling.engines.jetstream.book import Book
+from llmling.engines.jetstream.lane import Lane
+from llmling.engines.jetstream.link import Conflict
+from llmling.errors import EngineError
+
+log = logging.getLogger("llmling.engine")
+
+
+class Strays:
+    """Queues them again, once they have been strays for a whole lease.
+
+    A server that leads a queue may take with it what it has just handed out: the one that follows it counts that as
+    settled, and hands it out to nobody (seen with server 2.9.10). A ticket too many does no harm.
+    """
+
+    def __init__(self, book: Book, lease_s: float) -> None:
+        self._book = book
+        self._lease_s = lease_s
+        self._seen: dict[str, set[int]] = {}
+
+    async def run(self, lanes: Callable[[], Iterable[Lane]]) -> None:
+        """Look after those of all `lanes` until cancelled."""
+        while True:
+            await asyncio.sleep(self._lease_s)
+            for lane in list(lanes()):
+                try:
+                    await self._look(lane)
+                except EngineError as error:
+                    log.debug("strays of agent %r: %s", lane.agent, error)
+
+    async def _look(self, lane: Lane) -> None:
+        found = await self._found(lane)
+        seen, self._seen[lane.agent] = self._seen.get(lane.agent, set()), set(found)
+        for place, message in found.items():
+            if place in seen:
+                log.warning("a ticket of agent %r was lost sight of by NATS; it is queued again", lane.agent)
+                with contextlib.suppress(Conflict):
+                    await self._book.link.publish(message["subject"], b64decode(message["data"]), last=place)
+                await self._book.link.delete(self._book.queue, place)
+
+    async def _found(self, lane: Lane) -> dict[int, dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        last = await lane.settled_to()
+        place = 0
+        while last and (ticket := await self._book.link.next(self._book.queue, self._book.tickets(lane.agent), place)):
+            message, place = ticket
+            if place > last:
+                break
+            found[place] = message
+        return found
