@@ -15,6 +15,7 @@ from llmling.manifest.interpolate import Values
 from llmling.manifest.nodes import Entry, MappingNode, Node, ScalarNode, SequenceNode, find, followed
 from llmling.manifest.parse import decode, parse
 from llmling.manifest.problems import Place, Report, Source, did_you_mean
+from llmling.manifest.reading import read_file
 from llmling.manifest.shape import Shapes
 
 MAX_CASSETTE_BYTES = 20_000_000
@@ -186,8 +187,7 @@ def read_cassette(path: Path, source: Source, report: Report) -> list[CassetteEn
     Raises:
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
-        data = file.read(MAX_CASSETTE_BYTES + 1)
+    data = read_file(path, MAX_CASSETTE_BYTES)
     if len(data) > MAX_CASSETTE_BYTES:
         report.add(Place(source), "LL003", f"a cassette has at most {MAX_CASSETTE_BYTES:,} bytes", hint="record less")
         return []

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from llmling.manifest.interpolate import Values
 from llmling.manifest.nodes import AliasNode, Entry, MappingNode, Node, ScalarNode, SequenceNode, followed
-from llmling.manifest.parse import decode, parse
+from llmling.manifest.parse import MAX_BYTES, decode, parse
 from llmling.manifest.problems import Place, Report, Source, did_you_mean
+from llmling.manifest.reading import read_file
 
 MAX_FILES = 500
 
@@ -88,15 +89,15 @@ class Files:
 
     def _read(self, path: Path, source: Source, asked: Place | None) -> MappingNode | None:
         try:
-            # A manifest is small; reading one byte more than allowed is enough to see that it is not.
-            with path.open("rb") as file:
-                data = file.read(1_000_001)
+            data = _first_bytes(path) if asked is None else read_file(path, MAX_BYTES)
         except OSError as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
+            missing = isinstance(error, FileNotFoundError)
+            reason = "no such file" if missing else (error.strerror or str(error)).lower()
+            hint = _nearby(path) if missing or path.is_dir() else ""
             if asked is None:
-                self._report.add(Place(source), "LL001", f"cannot read the manifest: {reason}", hint=_nearby(path))
+                self._report.add(Place(source), "LL001", f"cannot read the manifest: {reason}", hint=hint)
             else:
-                self._report.add(asked, "LL101", f"cannot include {source.name}: {reason}", hint=_nearby(path))
+                self._report.add(asked, "LL101", f"cannot include {source.name}: {reason}", hint=hint)
             return None
         text = decode(data, source, self._report)
         root = None if text is None else parse(text, source, self._report)
@@ -239,3 +240,10 @@ class Agents:
         place = followed(node.entries["extends"].node).place
         text = " -> ".join([*names, names[0]])
         self._report.add(place, "LL104", f"agents extend each other in a cycle: {text}", hint="remove one `extends:`")
+
+
+def _first_bytes(path: Path) -> bytes:
+    # Whoever names a pipe on the command line, as shells do for `<(...)`, wants it to be waited for. One byte more than
+    # allowed is enough to see that there are too many.
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from llmling.manifest.interpolate import Values
 from llmling.manifest.nodes import Entry, ScalarNode
 from llmling.manifest.parse import MAX_BYTES, decode, parse
 from llmling.manifest.problems import Place, Report, Source
+from llmling.manifest.reading import read_file
 from llmling.manifest.shape import Shapes
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -50,12 +50,11 @@ def read_pins(manifest: Path, source: Source, accept: str, report: Report) -> Pi
     """Return what the lock file of a manifest says, None when there is none; its mistakes go to the report."""
     path = pins_path(manifest)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_file(path, MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
-        report.add(Place(source), "LL001", f"cannot be read: {os.strerror(error.errno or 0).lower()}")
+        report.add(Place(source), "LL001", f"cannot be read: {(error.strerror or str(error)).lower()}")
         return None
     again = f"delete it, then write it anew with `{accept}`"
     if len(data) > MAX_BYTES:

@@ -13,6 +13,7 @@ from llmling.manifest.interpolate import Values
 from llmling.manifest.nodes import Entry, ScalarNode, SequenceNode
 from llmling.manifest.parse import MAX_BYTES, decode, parse
 from llmling.manifest.problems import Place, Report, Source
+from llmling.manifest.reading import read_file
 from llmling.manifest.shape import Shapes
 
 
@@ -77,8 +78,7 @@ def read_script(path: Path, source: Source, report: Report) -> list[ScriptEntry]
     Raises:
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
+    data = read_file(path, MAX_BYTES)
     if len(data) > MAX_BYTES:
         report.add(Place(source), "LL003", f"a demo script has at most {MAX_BYTES:,} bytes", hint="shorten it")
         return []

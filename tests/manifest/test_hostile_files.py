@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
 from pathlib import Path
@@ -71,6 +72,20 @@ PACK: dict[str, tuple[bytes | str, str, int, int]] = {
     "teams is a number": ("teams: 3\n", "LL203", 1, 8),
     "a name with a slash": ("agents:\n  a/b: {}\n", "LL204", 2, 3),
     "an empty name": ('agents:\n  "": {}\n', "LL204", 2, 3),
+    "timestamp tag": ("x-a: !!timestamp 2020-01-01\n", "LL007", 1, 6),
+    "another version of YAML": ("%YAML 3.0\n---\nagents: {}\n", "LL004", 1, 1),
+    "a tag of one's own": ("%TAG ! tag:evil.example,2000:\n---\nx-a: !thing b\n", "LL007", 3, 6),
+    "half a character": ('x-a: "\\uD800"\n', "LL004", 1, 9),
+    "a number without end": ("limits: {max_hops: 1e999}\n", "LL203", 1, 20),
+    "a number of 5,000 digits": (f"limits: {{max_hops: {'1' * 5_000}}}\n", "LL203", 1, 20),
+    "no number": ("limits: {drain_timeout_s: .nan}\n", "LL203", 1, 27),
+    "a device as a part": ("include: [/dev/zero]\n", "LL101", 1, 11),
+    "itself as a part": ("include: [m.yml]\nagents: {a: {}}\n", "LL102", 1, 11),
+    "its own parent": ("agents:\n  a: {extends: a}\n", "LL104", 2, 16),
+    "a variable as a name": ("agents:\n  ${HOME}: {}\n", "LL112", 2, 3),
+    "a template that reads": ("agents:\n  a: {instructions: '{% include \"/etc/passwd\" %}'}\n", "LL208", 2, 21),
+    "a schema that reads": ("agents:\n  a: {output: {$ref: 'file:///etc/passwd'}}\n", "LL214", 2, 22),
+    "a port beyond all": ("agents:\n  a: {triggers: [{type: webhook, port: 99999999999}]}\n", "LL204", 2, 40),
     "a key of escapes": ('agents:\n  a: {"\\e[31m": 1}\n', "LL201", 2, 7),
 }
 
@@ -98,6 +113,24 @@ def test_it_is_refused_at_its_place(name: str, tmp_path: Path) -> None:
     assert peak < 50_000_000
     with pytest.raises(ManifestError):
         load(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "pipe", "found"),
+    [
+        ("include: [pipe]\n", "pipe", ("LL101", "m.yml", 1, 11)),
+        ("agents: {a: {model: 'demo:pipe'}}\n", "pipe", ("LL310", "m.yml", 1, 21)),
+        ("agents: {a: {model: 'replay:pipe'}}\n", "pipe", ("LL310", "m.yml", 1, 21)),
+        ("agents: {a: {}}\n", "m.yml.lock", ("LL001", "m.yml.lock", 1, 1)),
+    ],
+)
+def test_a_pipe_is_refused_and_not_waited_for(
+    content: str, pipe: str, found: tuple[str, str, int, int], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / pipe)
+    (problem,) = check(_write(tmp_path, content))
+    assert (problem.code, Path(problem.path).name, problem.line, problem.column) == found
+    assert "not a regular file" in problem.message
 
 
 def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
