@@ -20,9 +20,14 @@ def lock(manifest: Manifest, *, check: bool, json: bool, debug: bool) -> int:
         if json:
             console.say_json(dataclasses.asdict(change))
             continue
-        told = f"  {console.short(console.masked(change.description), 100)}" if change.description else ""
-        console.say(console.plain(f"{_MARKS[change.what]} {change.server}  {change.tool}  {change.what}") + told)
+        told = (change.server, change.tool, change.what, change.description)
+        console.say(f"{_MARKS[change.what]} " + "  ".join(_whole(text) for text in told).rstrip())
     if not json:
         difference = console.count(len(changes), "difference")
         console.say(f"{difference}, nothing written" if check else f"{manifest.path}.lock: {difference} accepted")
     return 1 if check and changes else 0
+
+
+def _whole(text: str) -> str:
+    # A person accepts what there is to be seen: all of it, and on one line, so that no name makes a line of its own.
+    return console.short(console.masked(text), 10 * len(text))

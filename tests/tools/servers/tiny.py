@@ -1,7 +1,8 @@
 """An MCP server of the standard library alone, `tiny.py NAME TOOL...`, up in no time; each tool says whose it is.
 
-A file `NAME.broken` in its working directory keeps it from starting. Some tools do more: `junk` prints what is no
-message before it answers, `flood` a line of 50 MB instead, `grow` adds a tool `grown`.
+A tool may have a description, `TOOL=TEXT`. A file `NAME.broken` in the working directory keeps it from starting. Some
+tools do more: `junk` prints what is no message before it answers, `flood` a line of 50 MB instead, `grow` adds a tool
+`grown`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def answer(method: str, params: dict[str, Any], name: str, tools: list[str]) -> 
             able = {"tools": {"listChanged": True}}
             return {"protocolVersion": params["protocolVersion"], "capabilities": able, "serverInfo": about}
         case "tools/list":
-            return {"tools": [{"name": tool, "inputSchema": {"type": "object"}} for tool in tools]}
+            parts = [tool.partition("=") for tool in tools]
+            schema = {"type": "object"}
+            return {"tools": [{"name": name, "description": text, "inputSchema": schema} for name, _, text in parts]}
         case "tools/call":
             act(params["name"], tools)
             return {"content": [{"type": "text", "text": f"{params['name']} of {name}"}]}
