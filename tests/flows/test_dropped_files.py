@@ -18,7 +18,7 @@ from serving import Serve, rows, until
 FULL = bool(os.environ.get("CHAOS"))
 DOWN, RUNNING, STOPPED = (5_000, 1_000, 50_000) if FULL else (300, 300, 300)
 MANY, IDLE_S = (100_000, 65) if FULL else (2_000, 0.1)
-TREES = 300 if FULL else 100
+TREES, MOVED = (300, 1_000) if FULL else (100, 100)
 
 MANIFEST = """
 server: false
@@ -87,16 +87,21 @@ async def test_files_dropped_while_down_stopped_or_running_are_each_run_once(tmp
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 async def test_folders_made_and_filled_at_once_are_not_missed(tmp_path: Path) -> None:
-    trial, inbox = Trial("folders made and filled at once (F4)"), project(tmp_path)
+    trial, inbox = Trial("folders made, filled and moved in at once (F4)"), project(tmp_path)
     async with Serve(tmp_path):
         for number in range(TREES):
             deep = inbox / f"tree-{number}" / "a" / "b"
             deep.mkdir(parents=True)
             for index in range(5):
                 (deep / f"{index}.md").write_text(f"{number} {index}")
-        await until(lambda: ended(tmp_path) >= 5 * TREES, "every file of every tree", 90)
-    assert set(runs(tmp_path).values()) == {1}
-    trial.holds(events=5 * TREES)
+        (tmp_path / "aside").mkdir()
+        write(tmp_path / "aside", "moved", MOVED)
+        (tmp_path / "aside").rename(inbox / "moved")
+        await until(lambda: ended(tmp_path) >= 5 * TREES + MOVED, "every file of every tree", 90)
+    counts = runs(tmp_path)
+    assert len(counts) == 5 * TREES + MOVED
+    assert set(counts.values()) == {1}
+    trial.holds(events=len(counts))
 
 
 @pytest.mark.chaos
