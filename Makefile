@@ -31,10 +31,10 @@ bench: .venv/.installed ## every figure beside a bare client and its gate; write
 bench-peers: .venv/.installed ## builds environments of other frameworks and measures them; writes docs/performance.md
 	@$(BIN)/python benchmarks/peers.py --page docs/performance.md $(BENCH_ARGS)
 
-chaos: .venv/.installed-test ## real kills under load, at full length; writes docs/reliability.md (CHAOS_ARGS="-k kill" for a part)
-	@rm -f .venv/chaos.jsonl
+chaos: .venv/.installed-test ## real kills under load, at full length; writes docs/reliability.md (CHAOS_KEEP=1 CHAOS_ARGS="-k kill" for a part)
+	@test -n "$(CHAOS_KEEP)" || rm -f .venv/chaos.jsonl
 	@CHAOS=1 CHAOS_NUMBERS=$(CURDIR)/.venv/chaos.jsonl $(BIN)/python -m pytest -m chaos --timeout 3600 --durations 0 $(CHAOS_ARGS)
-	@$(BIN)/python tests/chaos.py .venv/chaos.jsonl docs/reliability.md "make chaos$(if $(CHAOS_ARGS), CHAOS_ARGS=\"$(CHAOS_ARGS)\")"
+	@$(BIN)/python tests/chaos.py .venv/chaos.jsonl docs/reliability.md "make chaos$(if $(CHAOS_KEEP), in parts)"
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
