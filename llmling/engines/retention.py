@@ -9,7 +9,7 @@ from llmling.engines import queries, upkeep
 from llmling.engines.database import Database
 
 _BATCH = 200
-_HOUR_S = 3600.0
+_SECOND_S, _HOUR_S = 1.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Retention:
     @property
     def every_s(self) -> float:
         """How often to look: once an hour, and sooner where less than ten hours are kept."""
-        return min(_HOUR_S, self.keep_s / 10)
+        return min(_HOUR_S, max(_SECOND_S, self.keep_s / 10))
 
     async def apply(self, database: Database, now: float) -> None:
         """Delete what is too old, in small batches between which events are accepted.

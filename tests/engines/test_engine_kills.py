@@ -47,10 +47,10 @@ class Nurse:
         self._process.stdin.close()
         await self._process.wait()
 
-    async def start(self, folder: Path, events: int, first: int) -> int:
-        """Start a worker on a chain and return its process id."""
+    async def start(self, mode: str, folder: Path, events: int = 0, first: int = 0) -> int:
+        """Start a worker and return its process id."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"chain {folder} {events} {first}\n".encode())
+        self._process.stdin.write(f"{mode} {folder} {events} {first}\n".encode())
         return await self._said()
 
     async def ended(self) -> int:
@@ -158,7 +158,7 @@ async def test_killed_again_and_again_under_load(tmp_path: Path) -> None:
     async with Nurse() as nurse:
         for number in range(KILLS):
             # The last few come again, and are known.
-            worker = await nurse.start(tmp_path, 10**9, max(0, len(load.accepted) - 5))
+            worker = await nurse.start("chain", tmp_path, 10**9, max(0, len(load.accepted) - 5))
             end = time.monotonic() + 60
             while load.ready <= number:
                 assert time.monotonic() < end
@@ -171,7 +171,7 @@ async def test_killed_again_and_again_under_load(tmp_path: Path) -> None:
             load.hear()
             load.check()
         events = max(EVENTS, -(-(len(load.accepted) + 8) // 8) * 8)
-        await nurse.start(tmp_path, events, max(0, len(load.accepted) - 5))
+        await nurse.start("chain", tmp_path, events, max(0, len(load.accepted) - 5))
         assert await nurse.ended() == 0
     load.check_end(events)
     most = KILLS * CONCURRENCY * len(CHAIN)
@@ -180,11 +180,10 @@ async def test_killed_again_and_again_under_load(tmp_path: Path) -> None:
 
 
 async def test_a_delivery_that_kills_the_process_is_dead_in_the_end(tmp_path: Path) -> None:
-    for _ in range(3):
-        process = await start("poison", tmp_path)
-        assert await asyncio.wait_for(process.wait(), 60) == -9
-    process = await start("poison", tmp_path)
-    assert await asyncio.wait_for(process.wait(), 60) == 0
+    async with Nurse() as nurse:
+        for ended in (-9, -9, -9, 0):
+            await nurse.start("poison", tmp_path)
+            assert await nurse.ended() == ended
     assert seen(tmp_path, "start") == ["deadly-1", "deadly-2", "deadly-3", "harmless-1"]
     assert sorted(seen(tmp_path, "settled")) == [
         '["deadly", "dead", "the process died 3 times while running this delivery"]',
