@@ -50,7 +50,7 @@ def answer(request: Request) -> Reply:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("attempts", [5, 2] if FULL else [2])
 async def test_a_poison_event_dies_and_its_neighbours_do_not(tmp_path: Path, attempts: int) -> None:
     trial, port = Trial(f"poison that kills the process, {attempts} tries (Q2)"), free_port()
@@ -72,7 +72,7 @@ async def test_a_poison_event_dies_and_its_neighbours_do_not(tmp_path: Path, att
             def settled() -> bool:
                 return len(events) == EVENTS and not set(records(tmp_path)) - {"done", "dead"}
 
-            await until(lambda: not serve.running or settled(), "a crash, or the end", 200)
+            await until(lambda: not serve.running or settled(), "a crash, or the end", 900)
             if serve.running:
                 break
         assert await serve.stop() == 0
