@@ -132,7 +132,7 @@ class RunLoop:
             else:
                 content = None
             if not replayed:
-                facts = {"origins": self._calling.origins(calls)} if calls else {}
+                facts = {"origins": self._called().origins(calls)} if calls else {}
                 await self._asking.record(f"{iteration}:reply", response, **facts)
             if not calls:
                 # An answer that ends the run is given even when it passed a limit: it is paid for.
