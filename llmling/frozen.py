@@ -15,6 +15,8 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def frozen(cls: type[T]) -> type[T]:
     """Return `dataclass(frozen=True, slots=True)` of a class; its fields may have defaults and factories, no more."""
+    if hasattr(cls, "__post_init__"):
+        raise TypeError(f"{cls.__name__} has a __post_init__, which nothing would call")
     made = dataclasses.dataclass(frozen=True, slots=True)(cls)
     parameters, lines, names = ["self"], list[str](), dict[str, Any]()
     for number, field in enumerate(dataclasses.fields(made)):  # pyright: ignore[reportArgumentType]

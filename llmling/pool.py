@@ -249,9 +249,8 @@ class AgentPool(Generic[TDeps]):
         )
         if self.manifest.server is not False and self.arm:
             taken = {t.port for node in self.manifest.nodes.values() for t in node.triggers if t.type == "webhook"}
-            file = self.manifest.named
-            pages = Dashboard(file, self, engine.runs, lambda: picture(self.manifest)).pages
-            health = Health(self, self.manifest.server, listeners, avoid=taken, file=file, more=pages)
+            pages = Dashboard(self.manifest.named, self, engine.runs, lambda: picture(self.manifest)).pages
+            health = Health(self, self.manifest.server, listeners, avoid=taken, file=self.manifest.named, more=pages)
             self._health = await self._stack.enter_async_context(health)
         if self.arm:
             # Before the engine starts, since it tells at once which events settled while nobody listened.

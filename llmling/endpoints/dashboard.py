@@ -13,7 +13,7 @@ from typing import Any, Protocol, get_args
 
 from aiohttp import web
 
-from llmling.records import EventRecord, EventStatus
+from llmling.records import EventRecord, EventStatus, Host
 from llmling.server.health import Page
 from llmling.server.reply import Refused, json_reply, text_reply
 
@@ -39,6 +39,10 @@ class Shown(Protocol):
 
     def ready(self) -> Sequence[str]:
         """Return why the pool is not ready; nothing when it is."""
+        ...
+
+    def hosts(self) -> Sequence[Host]:
+        """Return the processes that serve the same events, where several may."""
         ...
 
     async def counts(self) -> Mapping[str, int]:
@@ -98,6 +102,7 @@ class Dashboard:
                 "reasons": reasons,
                 "counts": dict(await self._pool.counts()),
                 **self._pool.report.to_dict(),
+                "hosts": [host.to_dict() for host in self._pool.hosts()],
                 "events": events,
             },
         )
