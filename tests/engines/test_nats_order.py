@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import random
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 from engine_worker import CHAIN
 from engine_world import Gate, World, until
-from nats_server import NatsServer, need_nats
+from nats_server import NatsServer, nats_url, need_nats
+from nats_wire import Wire
 from nats_worker import CONCURRENCY
 
 from llmling.events import Event
@@ -150,6 +152,41 @@ async def test_a_place_is_not_lost_to_what_went_ahead_in_another_process(worlds:
     await one.finished(last.event_id)
 
 
+async def test_the_bound_of_the_pool_holds_over_all_processes(worlds: tuple[World, World]) -> None:
+    gate = Gate()
+    for world in worlds:
+        world.answers.update(a=gate, b=gate)
+        await world.start({"a": Policy(concurrency=4), "b": Policy(concurrency=4)}, concurrency=3)
+    for number in range(40):
+        await worlds[number % 2].accept("ab"[number // 2 % 2])
+    await until(lambda: len(gate.inside) == 3)
+    gate.open.set()
+    await until(lambda: sum(len(world.settled) for world in worlds) == 40)
+    assert gate.most == 3
+
+
+async def test_the_places_of_a_process_that_is_gone_are_free(tmp_path: Path) -> None:
+    first, second = World("nats", tmp_path, lease_s=2), World("nats", tmp_path, lease_s=2)
+    gate = first.answers["a"] = second.answers["b"] = Gate()
+    async with Wire(int(nats_url().rpartition(":")[2])) as wire:
+        first = World("nats", tmp_path, lease_s=2, url=wire.url)
+        first.answers["a"] = gate
+        for world in (first, second):
+            await world.engine.open()
+        await first.start({"a": Policy(concurrency=2)}, concurrency=1)
+        await first.accept()
+        await until(lambda: len(gate.inside) == 1)
+        wire.cut()
+        await second.start({"b": Policy(concurrency=2)}, concurrency=1)
+        waits = await second.accept("b")
+        await until(lambda: [work.delivery.agent for work in gate.inside] == ["b"])
+        gate.open.set()
+        assert (await second.finished(waits.event_id)).status == "done"
+        wire.mend()
+        for world in (second, first):
+            await world.engine.stop(0)
+
+
 # --- processes that die ----------------------------------------------------------------------------------------------
 
 
@@ -164,7 +201,7 @@ async def start(url: str, folder: Path) -> Process:
     worker = Path(__file__).with_name("nats_worker.py")
     paths = [str(worker.parents[2]), str(worker.parents[1]), str(worker.parent)]
     return await asyncio.create_subprocess_exec(
-        sys.executable, str(worker), url, str(folder), str(LEASE_S),
+        sys.executable, str(worker), url, str(folder), str(LEASE_S), "100",
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, stdout=DEVNULL,
     )  # fmt: skip
 
@@ -196,7 +233,8 @@ async def test_the_order_of_keys_outlives_processes_that_die(tmp_path: Path) -> 
             assert record.status == "done"
     finally:
         for worker in workers:
-            worker.kill()
+            with contextlib.suppress(ProcessLookupError):
+                worker.kill()
             await worker.wait()
         await world.engine.stop(0)
         server.end()

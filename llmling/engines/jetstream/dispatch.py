@@ -13,9 +13,11 @@ from llmling.engines.jetstream.book import Found, token
 from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.gate import Gate
 from llmling.engines.jetstream.hearing import Hearing
+from llmling.engines.jetstream.hosts import Hosts
 from llmling.engines.jetstream.lane import Lane, Ticket
 from llmling.engines.jetstream.leases import Leases
 from llmling.engines.jetstream.owners import Owners
+from llmling.engines.jetstream.places import Places
 from llmling.engines.jetstream.recorder import StepRecorder
 from llmling.engines.jetstream.rooms import Rooms
 from llmling.engines.jetstream.settle import Settler
@@ -44,7 +46,7 @@ class Dispatcher:
         rooms: Rooms,
         settler: Settler,
         time: SteadyTime,
-        host: str,
+        hosts: Hosts,
         lease_s: float,
         tasks: TaskSet,
     ) -> None:
@@ -52,7 +54,9 @@ class Dispatcher:
         self._hearing = hearing
         self._rooms = rooms
         self._time = time
-        self._host = host
+        self._hosts = hosts
+        self._host = hosts.own
+        self._places = Places(archive.book, hosts)
         self._lease_s = lease_s
         self._tasks = tasks
         self._held: dict[str, Ticket] = {}
@@ -75,6 +79,10 @@ class Dispatcher:
         self._run = run
         self._settler.serve(policies, max_messages)
         self._gate = Gate(concurrency)
+        self._places.serve(policies, concurrency)
+        # Whoever is not listed is taken for silent, and its places for free.
+        await self._hosts.say()
+        await self._places.open()
         link, book = self._archive.book.link, self._archive.book
         lanes = {agent: Lane(book, agent, policy, self._lease_s, self._arrived) for agent, policy in policies.items()}
         self._lanes = lanes
@@ -96,6 +104,7 @@ class Dispatcher:
         before, book = self._lanes, self._archive.book
         self._settler.serve(policies, max_messages)
         self._gate.resize(concurrency)
+        self._places.serve(policies, concurrency)
         self._lanes = lanes = {
             agent: before.get(agent) or Lane(book, agent, policy, self._lease_s, self._arrived)
             for agent, policy in policies.items()
@@ -235,7 +244,7 @@ class Dispatcher:
             await self._settler.bury(lane, ticket, found)
             return
         last_try = entry["attempts"] + 1 >= lane.policy.attempts
-        async with self._gate.place(crashes, last_try=last_try):
+        async with self._gate.place(crashes, last_try=last_try), self._places.place():
             if self._stopping or not self._rooms.knows(lane.agent):
                 await lane.give_back(ticket)
             elif not ticket.fenced:
@@ -353,6 +362,7 @@ class Dispatcher:
         """Take nothing more, give what is running `grace_s` seconds, cancel the rest; return how many that were."""
         self._stopping = True
         self._settler.close()
+        self._places.close()
         try:
             for lane in self._lanes.values():
                 await lane.close()

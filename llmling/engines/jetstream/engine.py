@@ -75,7 +75,7 @@ class NatsEngine:
         self._watch = Watch(self._archive, self._hearing, self._time.wall)
         self._operator = Operator(self._archive, self._hearing, self._watch, self._time, self._rooms.knows)
         self._intake = Intake(self._archive, self._hearing, self._rooms, self._watch)
-        self._hosts = Hosts(self._book, self._host, config.lease_s)
+        self._hosts = Hosts(self._book, self._host, config.lease_s, self._time.wall)
         self._reader = Reader(self._archive, self._hearing, self._hosts, self._store, self._time)
         self._dispatcher: Dispatcher | None = None
         self._upkeep: Upkeep | None = None
@@ -154,7 +154,7 @@ class NatsEngine:
         lease_s = self._config.lease_s
         settler = Settler(self._archive, self._hearing, self._rooms, self._time, self._host, self._tasks)
         dispatcher = Dispatcher(
-            self._archive, self._hearing, self._rooms, settler, self._time, self._host, lease_s, self._tasks
+            self._archive, self._hearing, self._rooms, settler, self._time, self._hosts, lease_s, self._tasks
         )
         self._dispatcher = dispatcher
 
@@ -173,7 +173,7 @@ class NatsEngine:
         )
         self._upkeep = upkeep
         self._tasks.spawn(upkeep.run(), name="upkeep of events")
-        self._tasks.spawn(self._hosts.run(self._time.wall()), name="presence of this process")
+        self._tasks.spawn(self._hosts.run(), name="presence of this process")
 
     async def update(
         self, policies: Mapping[str, Policy], *, concurrency: int = 100, max_messages_per_event: int = 200

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -27,12 +28,13 @@ class Hosts:
     the machines do not matter.
     """
 
-    def __init__(self, book: Book, host: str, lease_s: float) -> None:
+    def __init__(self, book: Book, own: str, lease_s: float, wall: Callable[[], float]) -> None:
+        """`own` is the id of this process, `wall` gives Unix seconds."""
         self._book = book
-        self._host = host
+        self.own = own
         self._lease_s = lease_s
-        self._key = f"host.{host}"
-        self._facts = {"name": socket.gethostname(), "pid": os.getpid()}
+        self._key = f"host.{own}"
+        self._facts = (socket.gethostname(), os.getpid(), wall())
         self._known: tuple[Host, ...] = ()
         self._moved = asyncio.Event()
 
@@ -41,15 +43,23 @@ class Hosts:
         """All processes, as they were seen at most a third of a lease ago, those that serve longest first."""
         return self._known
 
-    async def run(self, started: float) -> None:
-        """Say that this process serves, until cancelled, and look again when one has come or gone."""
+    async def say(self) -> None:
+        """Say that this process serves.
+
+        Raises:
+            EngineError: NATS does not answer.
+        """
+        await self._book.put(self._key, self._facts, group=self._key)
+
+    async def run(self) -> None:
+        """Say again and again that this process serves, until cancelled, and look again when one has come or gone."""
         link, news = self._book.link, f"{self._book.name}.presence"
         await link.patiently(lambda: link.listen(news, self._hear))
         first = True
         while True:
             self._moved.clear()
             try:
-                await self._book.put(self._key, [*self._facts.values(), started], group=self._key)
+                await self.say()
                 self._known = await self.read()
             except EngineError as error:
                 log.debug("this process cannot say that it is there: %s", error)
