@@ -23,7 +23,7 @@ from llmling.runtime.runnable import Runnable
 from llmling.runtime.services import Services
 from llmling.runtime.tasks import TaskSet
 from llmling.runtime.team import Team
-from llmling.wiring import Graph, build_nodes, connect
+from llmling.wiring import Graph, begin_loading, build_nodes, connect
 
 logger = logging.getLogger("llmling")
 
@@ -80,6 +80,8 @@ class Live:
         Raises:
             StartupError: One that must start did not; then none of them is left.
         """
+        if manifest.triggered:
+            begin_loading(manifest, self._model)
         graph = self.graph
         providers = {name: graph.providers[name] for name in servers}
         services = replace(self._services, providers=providers, tools=manifest.tools, pins=manifest.pins)

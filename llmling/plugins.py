@@ -95,6 +95,8 @@ AGENT_TOOL_NAME = "llmling.tools.naming:agent_tool_name"
 """Tells under which name a model sees another agent."""
 INSTRUCTIONS = "llmling.prompts.instructions:structured"
 """Turns structured instructions of a manifest into a prompt."""
+LITELLM = "llmling.models.loading:begin"
+"""Begins to import litellm, without waiting for it."""
 POOL = "llmling.pool:AgentPool"
 """Hosts the triggers of an agent that was read from a file of its own."""
 

@@ -20,7 +20,7 @@ from llmling.manifest.models import HumanModelConfig, ModelConfig
 from llmling.manifest.root import Manifest
 from llmling.manifest.tools import AgentToolConfig
 from llmling.messages import Message, RunResult
-from llmling.models.keys import missing_key
+from llmling.models.keys import missing_key, needs_litellm
 from llmling.prompts.instructions import event_message
 from llmling.protocols import Delivery, Engine, Policy, Receipt, Trigger
 from llmling.runtime.agent import Agent
@@ -96,6 +96,15 @@ def check_keys(manifest: Manifest, model: str | None = None, env: Mapping[str, s
             kind = "team" if name in manifest.teams else "agent"
             lines.append(f"{manifest.locate(f'{kind}s', name, 'model')}: {kind} {name!r}: {missing}")
     return lines
+
+
+def begin_loading(manifest: Manifest, model: str | None = None) -> None:
+    """Begin to import what models need, in a thread, when one of them needs it; called while a pool starts."""
+    written = (
+        [node.model for node in manifest.nodes.values()] if model is None else [_model_config.validate_python(model)]
+    )
+    if not refusing() and any(map(needs_litellm, written)):
+        plugins.load(plugins.LITELLM)()
 
 
 def build_nodes(

@@ -36,6 +36,15 @@ _TOO_LONG_WORDS = re.compile(
 )
 
 
+class Refused(Exception):
+    """A server has answered with an error status; `text` is the body of that answer."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
+        super().__init__(text or f"HTTP status {status}, and no word of why")
+        self.status = status
+        self.headers = headers
+
+
 def retryable(status: int) -> bool:
     """Whether asking again can help: request timeouts, conflicts, too many requests and failures of the server."""
     return status in _RETRYABLE or status >= 500
@@ -44,7 +53,7 @@ def retryable(status: int) -> bool:
 def model_error(
     name: str, provider: str, error: BaseException, *, base: str | None = None, secret: str | None = None
 ) -> ModelError:
-    """Return the `ModelError` for an exception litellm raised.
+    """Return the `ModelError` for an exception litellm raised, or our own transport.
 
     `base` is the address that was asked, when the user chose it; `secret` never appears in the text.
     """
@@ -104,6 +113,8 @@ def _answer(error: BaseException) -> tuple[int, Mapping[str, str]] | None:
     litellm chooses its exception by the wording of the answer too, and gives it a made-up response; the exception of
     the HTTP client or SDK further down the chain has the real one.
     """
+    if isinstance(error, Refused):
+        return error.status, error.headers
     for cause in reversed(list(_causes(error))):
         if any((kind.__module__.partition(".")[0], kind.__name__) in _HTTP_ERRORS for kind in type(cause).__mro__):
             response: Any = getattr(cause, "response", None)

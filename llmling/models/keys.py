@@ -138,6 +138,13 @@ def key_of(config: LiteLLMModelConfig, env: Mapping[str, str]) -> str | None:
     return next((env[name] for name in KEYS.get(provider_of(config, env), ()) if env.get(name)), None)
 
 
+def needs_litellm(config: Any) -> bool:
+    """Whether a model is asked through litellm for certain; `auto` may find that there is none."""
+    if isinstance(config, FallbackModelConfig):
+        return any(map(needs_litellm, config.models))
+    return isinstance(config, LiteLLMModelConfig)
+
+
 def missing_keys(config: Any, env: Mapping[str, str]) -> tuple[MissingKey, ...]:
     """Return every key a model and, for a fallback chain, the models in it lack."""
     if isinstance(config, FallbackModelConfig):

@@ -15,13 +15,17 @@ def wire_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Return messages in the chat format; a message with several tool answers becomes one entry for each."""
     wire: list[dict[str, Any]] = []
     for message in messages:
+        if len(message.parts) == 1 and type(part := message.parts[0]) is TextPart:
+            wire.append({"role": message.role, "content": part.content})
+            continue
         answers = [part for part in message.parts if isinstance(part, ToolCallResponsePart)]
         wire += [{"role": "tool", "tool_call_id": part.id, "content": part.response} for part in answers]
         if answers and not message.text:
             continue
         entry: dict[str, Any] = {"role": message.role, "content": message.text}
         if calls := message.tool_calls:
-            entry["content"] = message.text or None
+            if not message.text:
+                del entry["content"]
             entry["tool_calls"] = [_wire_call(call) for call in calls]
         wire.append(entry)
     return wire
@@ -83,6 +87,8 @@ class Answer:
     texts: list[str] = field(default_factory=list[str])
     calls: dict[int, ToolCallDraft] = field(default_factory=dict[int, ToolCallDraft])
     finish_reason: str | None = None
+    usage: Any = None
+    """What the provider said of its tokens, as it came; for those who read the wire themselves."""
 
     def add(self, choice: Any) -> str:
         """Take a choice with its `message` or `delta`; return the text it brought."""
@@ -105,10 +111,16 @@ class Answer:
         draft.name = draft.name or getattr(call.function, "name", None) or ""
         draft.arguments += getattr(call.function, "arguments", None) or ""
 
+    def call(self, index: int) -> ToolCallDraft:
+        """Return the tool call with that place, a new one when it is not there yet."""
+        return self.calls.setdefault(index, ToolCallDraft())
+
     def message(self) -> Message:
         """Return what was read as a message of the assistant."""
         text = "".join(self.texts)
-        parts: list[Part] = [TextPart(text)] if text or not self.calls else []
+        if not self.calls:
+            return Message("assistant", (TextPart(text),))
+        parts: list[Part] = [TextPart(text)] if text else []
         for index, draft in sorted(self.calls.items()):
             parts.append(ToolCallPart(draft.id or f"call_{index}", draft.name, read_arguments(draft.arguments)))
         return Message("assistant", tuple(parts))
