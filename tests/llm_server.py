@@ -6,7 +6,8 @@
         assert server.requests[0].body["model"] == "my-model"
 
 `replies` is a queue; when it is empty `server.answer(request)` is asked, which by default echoes the last message.
-Formats: OpenAI (`/v1/chat/completions`, `/v1/models`), Anthropic (`/v1/messages`), Gemini (`...:generateContent`,
+Formats: OpenAI (`/v1/chat/completions`, `/v1/models`, and Azure's deployments of it), Bedrock
+(`/model/.../converse`, `/model/.../converse-stream`), Anthropic (`/v1/messages`), Gemini (`...:generateContent`,
 `...:streamGenerateContent`), Ollama (`/api/chat`, `/api/tags`); each streamed and whole, with tool calls and usage.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from llm_wire_bedrock import bedrock_body, bedrock_stream
 from llm_wires import (
     Call,
     Reply,
@@ -33,6 +35,8 @@ from llm_wires import (
     openai_body,
     openai_stream,
 )
+
+STREAMS = {"ollama": "application/x-ndjson", "bedrock": "application/vnd.amazon.eventstream"}
 
 __all__ = ["Call", "LLMServer", "Reply", "Request", "Wire", "echo"]
 
@@ -61,6 +65,8 @@ class LLMServer:
         self._stopping = False
         app = web.Application(client_max_size=64 * 2**20, middlewares=[self._note])
         app.router.add_post("/v1/chat/completions", self._openai)
+        app.router.add_post("/openai/deployments/{model}/chat/completions", self._openai)
+        app.router.add_post(r"/model/{model}/{call:converse(-stream)?}", self._bedrock)
         app.router.add_post("/v1/messages", self._anthropic)
         app.router.add_post(r"/{at:.*}/{call:[^/]+:(stream)?[gG]enerateContent}", self._gemini)
         app.router.add_post("/api/chat", self._ollama)
@@ -107,6 +113,9 @@ class LLMServer:
     async def _ollama(self, http: web.Request) -> web.StreamResponse:
         return await self._serve("ollama", http, ollama_body, ollama_stream)
 
+    async def _bedrock(self, http: web.Request) -> web.StreamResponse:
+        return await self._serve("bedrock", http, bedrock_body, bedrock_stream)
+
     async def _tags(self, http: web.Request) -> web.Response:
         return web.json_response({"models": [{"name": name, "model": name, "size": 1} for name in self.models]})
 
@@ -119,7 +128,7 @@ class LLMServer:
         wire: Wire,
         http: web.Request,
         body: Callable[[Request, Reply], dict[str, Any]],
-        stream: Callable[[Request, Reply], Iterator[str]],
+        stream: Callable[[Request, Reply], Iterator[str | bytes]],
     ) -> web.StreamResponse:
         request = Request(wire, http.path_qs, dict(http.headers), await http.json())
         self.requests.append(request)
@@ -143,7 +152,7 @@ class LLMServer:
         request: Request,
         reply: Reply,
         body: Callable[[Request, Reply], dict[str, Any]],
-        stream: Callable[[Request, Reply], Iterator[str]],
+        stream: Callable[[Request, Reply], Iterator[str | bytes]],
     ) -> web.StreamResponse:
         await asyncio.sleep(reply.delay_s)
         if reply.gate is not None:
@@ -161,11 +170,10 @@ class LLMServer:
             if reply.cut and http.transport is not None:
                 await _write_half(http, response)
             return response
-        kind = "application/x-ndjson" if request.wire == "ollama" else "text/event-stream"
-        answer = web.StreamResponse(headers={"Content-Type": kind})
+        answer = web.StreamResponse(headers={"Content-Type": STREAMS.get(request.wire, "text/event-stream")})
         await answer.prepare(http)
         for count, line in enumerate(stream(request, reply)):
-            await answer.write(line.encode())
+            await answer.write(line.encode() if isinstance(line, str) else line)
             if count == reply.hang_after:
                 await (reply.resume or asyncio.Event()).wait()
         if reply.cut and http.transport is not None:

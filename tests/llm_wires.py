@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Wire = Literal["openai", "anthropic", "gemini", "ollama"]
+Wire = Literal["openai", "anthropic", "gemini", "ollama", "bedrock"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Reply:
 
     `delay_s` waits first, `gate` waits until it is set, `hang` never answers, `cut` ends the connection in the middle
     of the answer, `hang_after` streams that many pieces of text and then nothing more until `resume` is set,
-    `unfinished` ends a stream properly but without its finish reason. `raw` is sent as the body, with `status`.
+    `unfinished` ends a stream properly but without its finish reason. `usage_unasked` tells the usage of a stream also
+    to who has not asked for it. `raw` is sent as the body, with `status`.
     """
 
     text: str = ""
@@ -47,6 +48,7 @@ class Reply:
     input_tokens: int = 11
     cached_tokens: int = 0
     output_tokens: int = 7
+    usage_unasked: bool = False
     raw: str | None = None
 
     @property
@@ -67,7 +69,11 @@ class Request:
 
     @property
     def stream(self) -> bool:
-        return bool(self.body.get("stream", self.wire == "ollama")) or ":stream" in self.path
+        return (
+            bool(self.body.get("stream", self.wire == "ollama"))
+            or ":stream" in self.path
+            or self.path.endswith("-stream")
+        )
 
     @property
     def last_text(self) -> str:
@@ -102,9 +108,10 @@ def openai_body(request: Request, reply: Reply) -> dict[str, Any]:
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1700000000,
-        "model": request.body["model"],
+        "model": request.body.get("model", "a-deployment"),
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": _usage(reply),
+        "service_tier": "default",
     }
 
 
@@ -113,7 +120,7 @@ def openai_stream(request: Request, reply: Reply) -> Iterator[str]:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         return _sse({**frame, "choices": [choice]})
 
-    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": request.body["model"]}
+    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": request.body.get("model")}
     yield chunk({"role": "assistant", "content": ""})
     for piece in reply.pieces[: len(reply.pieces) // 2 or 1] if reply.cut else reply.pieces:
         yield chunk({"content": piece})
@@ -127,7 +134,7 @@ def openai_stream(request: Request, reply: Reply) -> Iterator[str]:
         return
     yield chunk({}, reply.finish or ("tool_calls" if reply.calls else "stop"))
     options: dict[str, Any] = request.body.get("stream_options") or {}
-    if options.get("include_usage"):
+    if options.get("include_usage") or reply.usage_unasked:
         yield _sse({**frame, "choices": [], "usage": _usage(reply)})
     yield "data: [DONE]\n\n"
 
