@@ -132,10 +132,9 @@ async def test_one_that_fails_holds_up_nobody(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 async def test_a_backlog_at_a_crash_is_run_after_it(tmp_path: Path) -> None:
     trial, url = Trial("kill -9 with a backlog (O3)"), project(tmp_path, 3600)
-    serve = Serve(tmp_path)
-    await serve.start()
-    accepted, _ = await arrive(url)
-    await serve.kill()
+    async with Serve(tmp_path) as serve:
+        accepted, _ = await arrive(url)
+        await serve.kill()
     assert not serve.events
     answer_after(tmp_path, 0)
     began = time.monotonic()

@@ -63,10 +63,8 @@ async def test_a_call_before_a_crash_is_never_made_again(tmp_path: Path) -> None
     trial, port = Trial("crash between a tool call and its answer (Q4)"), free_port()
     for name, text in (("agents.yml", MANIFEST.format(port=port)), ("script.yml", SCRIPT), ("rules.py", RULES)):
         (tmp_path / name).write_text(text)
-    database, serve = tmp_path / ".llmling" / "pool.db", Serve(tmp_path)
-    known, unknown = set[str](), set[str]()
-    await serve.start()
-    async with aiohttp.ClientSession() as session:
+    database, known, unknown = tmp_path / ".llmling" / "pool.db", set[str](), set[str]()
+    async with Serve(tmp_path) as serve, aiohttp.ClientSession() as session:
         for order in range(CRASHES):
             status, body = await post(session, f"http://127.0.0.1:{port}/webhook", {"order": order})
             assert status == 202
@@ -77,7 +75,7 @@ async def test_a_call_before_a_crash_is_never_made_again(tmp_path: Path) -> None
             await serve.start()
             state = f"select status from event where id = '{event_id}' and status in ('done', 'waiting')"
             await until(lambda state=state: rows(database, state), "the event to end, or to wait for a decision")
-    assert await serve.stop() == 0
+        assert await serve.stop() == 0
     assert Counter((tmp_path / "charges.txt").read_text().split()) == {str(order): 1 for order in range(CRASHES)}
     found = rows(database, "select id, status from event")
     # Whose result was recorded goes on with it; of the others nobody knows, so somebody is asked.

@@ -80,9 +80,10 @@ async def test_kill_9_under_load_loses_nothing_and_repeats_no_unmarked_call(tmp_
     (tmp_path / "agents.yml").write_text(MANIFEST.format(port=port))
     accepted: dict[str, str] = {}
     seed = random.Random(7)
-    async with LLMServer(answer) as server:
-        serve = Serve(tmp_path, env={"OPENAI_BASE_URL": server.openai_url, "OPENAI_API_KEY": "test"})
-        await serve.start()
+    async with (
+        LLMServer(answer) as server,
+        Serve(tmp_path, env={"OPENAI_BASE_URL": server.openai_url, "OPENAI_API_KEY": "test"}) as serve,
+    ):
         todo = iter(range(EVENTS))
 
         async def sender(session: aiohttp.ClientSession) -> None:

@@ -97,7 +97,7 @@ async def test_folders_made_and_filled_at_once_are_not_missed(tmp_path: Path) ->
         (tmp_path / "aside").mkdir()
         write(tmp_path / "aside", "moved", MOVED)
         (tmp_path / "aside").rename(inbox / "moved")
-        await until(lambda: ended(tmp_path) >= 5 * TREES + MOVED, "every file of every tree", 90)
+        await until(lambda: ended(tmp_path) >= 5 * TREES + MOVED, "every file of every tree", 240)
     counts = runs(tmp_path)
     assert len(counts) == 5 * TREES + MOVED
     assert set(counts.values()) == {1}
@@ -105,7 +105,7 @@ async def test_folders_made_and_filled_at_once_are_not_missed(tmp_path: Path) ->
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 async def test_a_folder_of_very_many_files_costs_little(tmp_path: Path) -> None:
     trial, inbox = Trial("a folder of very many old files (F9)"), project(tmp_path)
     (tmp_path / "agents.yml").write_text(MANIFEST.replace("settle_s: 0.3", "settle_s: 0.3, backlog: ignore"))
@@ -114,7 +114,7 @@ async def test_a_folder_of_very_many_files_costs_little(tmp_path: Path) -> None:
     async with Serve(tmp_path) as serve:
         ready_s = time.monotonic() - began
         known = "select count(*) from store"
-        await until(lambda: rows(tmp_path / ".llmling" / "pool.db", known)[0][0] >= MANY, "all to be known", 120)
+        await until(lambda: rows(tmp_path / ".llmling" / "pool.db", known)[0][0] >= MANY, "all to be known", 600)
         process = psutil.Process(serve.pid)
         before = sum(process.cpu_times()[:2])
         # What it takes while nothing happens is the matter of this trial.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -57,8 +58,9 @@ async def test_a_poison_event_dies_and_its_neighbours_do_not(tmp_path: Path, att
     (tmp_path / "tools.py").write_text(TOOLS)
     (tmp_path / "agents.yml").write_text(MANIFEST.format(port=port, attempts=attempts))
     events: dict[str, str] = {}
-    async with LLMServer(answer) as server, aiohttp.ClientSession() as session:
+    async with LLMServer(answer) as server, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
         serve = Serve(tmp_path, env={"OPENAI_BASE_URL": server.openai_url, "OPENAI_API_KEY": "test"})
+        stack.push_async_exit(serve)
         starts = 0
         while True:
             await serve.start()

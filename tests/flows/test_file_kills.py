@@ -145,14 +145,14 @@ async def test_files_dropped_between_kills_are_each_run_once_and_no_recorded_ste
         (tmp_path / name).write_text(text)
     killing = Killing(serve)
     done = "select count(*) from event where status = 'done'"
-    await serve.start()
-    task = asyncio.create_task(killing.run())
-    await drop(inbox, range(files))
-    await until(lambda: task.done() or rows(killing.database, done)[0][0] >= files * 9 // 10, "most files", 1200)
-    killing.over.set()
-    await task
-    await until(lambda: rows(killing.database, done)[0][0] >= files, "every file", 300)
-    assert await serve.stop() == 0
+    async with serve:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(killing.run())
+            await drop(inbox, range(files))
+            await until(lambda: rows(killing.database, done)[0][0] >= files * 9 // 10, "most files", 1200)
+            killing.over.set()
+        await until(lambda: rows(killing.database, done)[0][0] >= files, "every file", 300)
+        assert await serve.stop() == 0
 
     events = rows(killing.database, "select status, data, id from event")
     assert Counter(status for status, _, _ in events) == {"done": files}
