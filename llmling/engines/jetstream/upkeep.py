@@ -20,10 +20,11 @@ from llmling.runtime.clock import Clock
 log = logging.getLogger("llmling.engine")
 _HOUR_S = 3600
 _AGAIN_S = 1.0
+_AGAIN_LATER_S, _LOOKS = 30.0, 2
 
 
 class Upkeep:
-    """Looks at all events at the start, after NATS was away, and once an hour."""
+    """Looks at all events at the start, after NATS was away and twice in the minute after that, and once an hour."""
 
     def __init__(
         self,
@@ -45,10 +46,11 @@ class Upkeep:
         self._clock = clock
         self._keep_s = keep_s
         self._wanted = asyncio.Event()
+        self._again = 0
 
     async def run(self) -> None:
         """Work until cancelled."""
-        self._archive.book.link.on_return(self._wanted.set)
+        self._archive.book.link.on_return(self._returned)
         while True:
             self._wanted.clear()
             try:
@@ -59,12 +61,20 @@ class Upkeep:
                 continue
             await self._pause()
 
+    def _returned(self) -> None:
+        self._again = _LOOKS
+        self._wanted.set()
+
     def look_soon(self) -> None:
         """Look again at once, since there may be agents that have gone or come."""
         self._wanted.set()
 
     async def _pause(self) -> None:
-        waits = {asyncio.create_task(self._wanted.wait()), asyncio.create_task(self._clock.sleep(_HOUR_S))}
+        # A server that was killed may have lost the last tickets it took, and what is still running then acknowledges
+        # by numbers that others have now: whose ticket is gone shows only after a while.
+        pause_s = _AGAIN_LATER_S if self._again else _HOUR_S
+        self._again = max(0, self._again - 1)
+        waits = {asyncio.create_task(self._wanted.wait()), asyncio.create_task(self._clock.sleep(pause_s))}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
