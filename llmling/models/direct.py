@@ -43,6 +43,8 @@ def _read(call: Call, plan: Plan, body: bytes) -> ModelResponse:
         data = json.loads(body)
     except ValueError:
         raise ValueError(f"it is no JSON: {body[:200].decode(errors='replace')!r}") from None
+    if not isinstance(data, dict) or not data:
+        raise ValueError(f"it is no answer: {body[:200].decode(errors='replace')!r}")
     answer = Answer()
     try:
         plan.dialect.whole(data, answer)  # whatever is in it when this is raised is forgotten

@@ -96,7 +96,7 @@ async def test_every_event_ends_after_the_requests_it_may_make(tmp_path: Path) -
         # The server never answers; each request to it is given up, and none of the others waits for that.
         held = await asyncio.wait_for(asyncio.gather(*freed), 30)
         assert len(held) == TRIES * REDELIVERIES
-        assert not any("Traceback" in line for line in serve.errors)
+        assert not any("Traceback" in line for line in serve.errors), "\n".join(serve.errors)
     ended = {ids[event["id"]]: event for event in serve.events}
     assert {mode: requests[mode] for mode in FAILING} == dict.fromkeys(FAILING, TRIES * REDELIVERIES)
     assert {mode: (ended[mode]["status"], ended[mode]["attempts"]) for mode in FAILING} == dict.fromkeys(
