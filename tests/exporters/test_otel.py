@@ -12,7 +12,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from llmling import Agent, AgentPool, Message, tracer
+from llmling import Agent, AgentPool, Message, plugins, tracer
 from llmling.messages import ToolCallPart
 from llmling.testing import ScriptedModel
 
@@ -155,6 +155,8 @@ async def test_nothing_is_sent_when_it_is_switched_off(collector: Collector, mon
 async def test_an_endpoint_without_the_extra_is_a_warning(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # As in a process that has not loaded it before.
+    plugins.load.cache_clear()
     monkeypatch.delitem(sys.modules, "llmling.exporters.otel", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
     async with AgentPool({"agents": {"scout": {}}}, agents={"scout": agent()}) as pool:
