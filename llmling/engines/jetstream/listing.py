@@ -19,6 +19,12 @@ class Listing:
         self._book = book
         self._statuses: dict[str, str] = {}
         self._seen = 0
+        # A server that was killed may give places anew.
+        book.link.on_return(self._forget)
+
+    def _forget(self) -> None:
+        self._statuses.clear()
+        self._seen = 0
 
     async def counts(self) -> dict[str, int]:
         """Return how many events there are by status.
@@ -29,8 +35,7 @@ class Listing:
         await self._catch_up()
         if await self._book.count(_EVENTS) < len(self._statuses):
             # Events were forgotten meanwhile, and nothing of them is left to read.
-            self._statuses.clear()
-            self._seen = 0
+            self._forget()
             await self._catch_up()
         return dict(Counter(self._statuses.values()))
 

@@ -86,11 +86,15 @@ class Upkeep:
         now = self._clock.now().timestamp()
         async with aclosing(self._archive.book.headings("event.*")) as headings:
             listed = {each.key: each async for each in headings}
+        passed = max((each.revision for each in listed.values()), default=0)
         for heading in listed.values():
             finished = heading.facts.get("finished")
             if finished is None or heading.facts.get("told") is False:
                 found = await self._archive.book.get(heading.key)
                 if found is not None and "gone" not in found.value:
+                    if heading.revision < found.revision <= passed:
+                        # A server that was killed lists an old version, though it gives the new one when asked.
+                        found = await self._archive.rewrite(found)
                     await self._take_up(found)
             elif finished < now - self._keep_s:
                 found = await self._archive.book.get(heading.key)
