@@ -80,9 +80,9 @@ class NatsServer:
             self.process.wait(30)
             self.process = None
 
-    async def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End it by a signal and start it again."""
-        await asyncio.to_thread(self.end, number)
+    async def restart(self) -> None:
+        """Kill it and start it again."""
+        await asyncio.to_thread(self.end)
         await asyncio.to_thread(self.start)
 
 

@@ -50,8 +50,8 @@ def _check_engine(draft: Draft) -> None:
             draft.engine,
             ("type",),
             "LL215",
-            "one NATS server answers before its disk has what it was sent: events survive a restart, but those of the "
-            "last two minutes may be lost with its power, and the very last ones when it is killed",
+            "one NATS server answers before its disk has what it was sent: events survive `kill -9`, but those of the "
+            "last two minutes may be lost with its power",
             hint="`replicas: 3` on a cluster of three servers with power of their own, or `sqlite` on one machine",
             severity="warning",
         )

@@ -20,13 +20,16 @@ from llmling.events import new_id
 _PART_BYTES = 512 * 1024
 _PARTS = "$parts"
 _HEADER = "Llmling"
+_CHANGED = ("num_replicas", "max_msgs_per_subject")
+"""What a stream of an earlier start may have otherwise."""
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A value as it was read, the place of that version, and where its parts are, if it has any."""
+    """A value as it was read under a key, the place of that version, and where its parts are, if it has any."""
 
+    key: str
     value: Any
     revision: int
     parts: str | None = None
@@ -59,13 +62,16 @@ class Book:
         Raises:
             EngineError: The server refuses.
         """
+        # Whoever writes a new version deletes the old one. Server 2.9.10, when killed, may forget that it is gone,
+        # and where there is a limit of one it then deletes the new one.
         common: dict[str, Any] = {
             "num_replicas": self._replicas, "storage": "file", "discard": "new", "max_age": 0, "max_bytes": -1,
-            "max_msgs": -1, "max_consumers": -1, "max_msg_size": -1, "duplicate_window": 120_000_000_000,
+            "max_msgs": -1, "max_msgs_per_subject": -1, "max_consumers": -1, "max_msg_size": -1,
+            "duplicate_window": 120_000_000_000,
         }  # fmt: skip
         records = {
             **common, "name": self.records, "subjects": [f"{self._prefix}>"], "retention": "limits",
-            "max_msgs_per_subject": 1, "allow_rollup_hdrs": True, "deny_delete": False,
+            "allow_rollup_hdrs": True, "deny_delete": False,
         }  # fmt: skip
         queue = {**common, "name": self.queue, "subjects": [f"{self.name}.queue.>"], "retention": "workqueue"}
         lines = {**common, "name": self.lines, "subjects": [f"{self.name}.line.>"], "retention": "limits"}
@@ -75,7 +81,7 @@ class Book:
             if found.get("error", {}).get("code") != 404 and "error" in found:
                 raise EngineError(f"NATS does not show its stream {stream}: {found['error']['description']}")
             call = "CREATE" if "error" in found else "UPDATE"
-            if call == "UPDATE" and found["config"]["num_replicas"] == self._replicas:
+            if call == "UPDATE" and all(found["config"].get(name) == config.get(name) for name in _CHANGED):
                 continue
             answer = await self.link.api(f"STREAM.{call}.{stream}", config)
             if (error := answer.get("error")) is not None:
@@ -91,7 +97,7 @@ class Book:
         torn = 0
         while (found := await self.link.last(self.records, self._prefix + key)) is not None:
             message, revision = found
-            if (value := await self._found(_decoded(message.get("data", "")), revision)) is not None:
+            if (value := await self._found(key, _decoded(message.get("data", "")), revision)) is not None:
                 return value
             if revision == torn:
                 raise EngineError(f"a part of {key} is missing in NATS")
@@ -108,7 +114,7 @@ class Book:
         facts: Mapping[str, Any] | None = None,
         group: str = "value",
     ) -> Found:
-        """Write a value over the version `over`, None: there must be none; parts of it are deleted with their group.
+        """Write a value over the version `over`, None: there must be none; that one is deleted with its parts.
 
         Raises:
             Conflict: Another version is there.
@@ -122,18 +128,26 @@ class Book:
             if parts is not None:
                 await self.link.purge(self.records, f"{self._prefix}body.{parts}.*")
             raise
+        if over is not None:
+            await self.link.drop(self.records, over.revision)
         if over is not None and over.parts is not None:
             await self.link.purge(self.records, f"{self._prefix}body.{over.parts}.*")
-        return Found(value, revision, parts)
+        return Found(key, value, revision, parts)
 
-    async def put(self, key: str, value: Any, *, group: str) -> None:
-        """Write a value over whatever is there."""
-        data, _ = await self._parted(value, group)
-        await self.link.publish(self._prefix + key, data)
+    async def put(self, key: str, value: Any, *, group: str, over: Found | None = None) -> Found:
+        """Write a value over whatever is there; `over` is the version that is known to be there."""
+        data, parts = await self._parted(value, group)
+        revision = await self.link.publish(self._prefix + key, data)
+        if over is not None:
+            await self.link.drop(self.records, over.revision)
+        return Found(key, value, revision, parts)
 
     async def erase(self, found: Found | Heading) -> None:
-        """Delete a version of a record; a newer one stays."""
+        """Delete a version of a record and what is left of those before it; a newer one stays."""
         await self.link.delete(self.records, found.revision)
+        subject = self._prefix + found.key
+        while (left := await self.link.last(self.records, subject)) is not None and left[1] < found.revision:
+            await self.link.delete(self.records, left[1])
         if isinstance(found, Found) and found.parts is not None:
             await self.link.purge(self.records, f"{self._prefix}body.{found.parts}.*")
 
@@ -170,7 +184,7 @@ class Book:
         async with aclosing(self.link.scan(self.records, self._prefix + pattern)) as messages:
             async for message, revision in messages:
                 key = message.subject.removeprefix(self._prefix)
-                found = await self._found(message.data, revision) or await self.get(key)
+                found = await self._found(key, message.data, revision) or await self.get(key)
                 if found is not None:
                     yield key, found
 
@@ -185,11 +199,11 @@ class Book:
             count += 1
         return json.dumps({_PARTS: [parts, count]}).encode(), parts
 
-    async def _found(self, data: bytes, revision: int) -> Found | None:
+    async def _found(self, key: str, data: bytes, revision: int) -> Found | None:
         """Return a value with its parts, None when one of them is gone."""
         value: Any = json.loads(data)
         if not isinstance(value, dict) or _PARTS not in value:
-            return Found(value, revision)
+            return Found(key, value, revision)
         parts: str
         count: int
         parts, count = cast("Any", value)[_PARTS]
@@ -199,7 +213,7 @@ class Book:
             if found is None:
                 return None
             whole += _decoded(found[0].get("data", ""))
-        return Found(json.loads(whole), revision, parts)
+        return Found(key, json.loads(whole), revision, parts)
 
     # --- the queue ---------------------------------------------------------------------------------------------------
 

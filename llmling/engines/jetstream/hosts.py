@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from llmling.engines.jetstream.book import Book
+from llmling.engines.jetstream.book import Book, Found
 from llmling.engines.jetstream.link import written_at
 from llmling.errors import EngineError
 from llmling.protocols import Host
@@ -36,6 +36,7 @@ class Hosts:
         self._key = f"host.{own}"
         self._facts = (socket.gethostname(), os.getpid(), wall())
         self._known: tuple[Host, ...] = ()
+        self._said: Found | None = None
         self._moved = asyncio.Event()
 
     @property
@@ -49,7 +50,7 @@ class Hosts:
         Raises:
             EngineError: NATS does not answer.
         """
-        await self._book.put(self._key, self._facts, group=self._key)
+        self._said = await self._book.put(self._key, self._facts, group=self._key, over=self._said)
 
     async def run(self) -> None:
         """Say again and again that this process serves, until cancelled, and look again when one has come or gone."""

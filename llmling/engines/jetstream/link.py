@@ -22,6 +22,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _SCAN_BATCH = 500
 _WRONG_LAST = {10071, 10164}
 _NO_MESSAGE = 10037
+# Calls are only heard with somewhere to answer to.
+_NOBODY = "llmling.nobody"
 # Of a deletion: no message found, or a place that is empty already.
 _NOT_THERE = {10037, 10043, 10057}
 
@@ -318,6 +320,11 @@ class Link:
         answer = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": place, "no_erase": True})
         if (error := answer.get("error")) is not None and error.get("err_code") not in _NOT_THERE:
             raise Unreachable(f"NATS cannot delete right now: {error['description']}")
+
+    async def drop(self, stream: str, place: int) -> None:
+        """Ask for one message to be deleted, whoever hears it; lost when NATS cannot be reached."""
+        body = json.dumps({"seq": place, "no_erase": True}).encode()
+        await self.tell(f"$JS.API.STREAM.MSG.DELETE.{stream}", body, reply=_NOBODY)
 
     async def purge(self, stream: str, subject: str) -> None:
         """Delete all messages of matching subjects.
