@@ -56,9 +56,9 @@ def said(messages: tuple[Message, ...]) -> list[str]:
 async def test_events_of_one_key_are_one_conversation_also_after_a_restart(stage: Stage) -> None:
     key = '"{{ event.data.user }}"'
     async with pool(stage, key):
-        for user, text in [("ada", "one"), ("bob", "uno"), ("ada", "two")]:
+        for count, (user, text) in enumerate([("ada", "one"), ("bob", "uno"), ("ada", "two")], start=1):
             await stage.post({"user": user, "text": text})
-            await stage.settled(len(stage.done) + 1)
+            await stage.settled(count)
     async with pool(stage, key) as opened:
         await stage.post({"user": "ada", "text": "three"})
         record = (await stage.settled(4))[-1]
@@ -94,9 +94,9 @@ async def test_events_of_a_shared_session_come_one_after_the_other(stage: Stage)
 
 async def test_a_failed_event_leaves_the_history(stage: Stage) -> None:
     async with pool(stage, "shared") as opened:
-        for text in ("one", "fail", "two"):
+        for count, text in enumerate(("one", "fail", "two"), start=1):
             await stage.post({"text": text})
-            await stage.settled(len(stage.done) + 1)
+            await stage.settled(count)
         assert [record.status for record in stage.done] == ["done", "dead", "done"]
         assert said(await opened.get_agent("clerk").session("shared").load()) == ["one", "1: one", "two", "3: two"]
 

@@ -73,9 +73,10 @@ async def test_a_model_that_names_nobody_makes_a_dead_event_that_says_so(tmp_pat
 async def test_conditions_pick_and_nobody_is_a_dead_event(tmp_path: Path) -> None:
     stage = desk(tmp_path, "")
     async with stage.pool(DESK % BY_WHEN) as pool:
-        for body in ({"text": "an invoice"}, {"text": "help", "broken": True}, {"text": "hello"}):
+        bodies = ({"text": "an invoice"}, {"text": "help", "broken": True}, {"text": "hello"})
+        for count, body in enumerate(bodies, start=1):
             await stage.post(body)
-            await stage.settled(len(stage.done) + 1)
+            await stage.settled(count)
         first, second, third = stage.done
         assert [await stage.content(pool, record) for record in (first, second)] == [
             "billing answers",
