@@ -69,9 +69,10 @@ async def chain(world: World, log: Log, events: int, first: int) -> None:
                 continue
             log.write("accepted", receipt.event_id)
             break
+    settled.clear()
     while set(counts := await world.engine.counts()) - {"done", "dead"} or sum(counts.values()) < events:
-        settled.clear()
         await asyncio.wait_for(settled.wait(), 30)
+        settled.clear()
 
 
 async def poison(world: World, log: Log) -> None:
