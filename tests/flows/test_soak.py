@@ -19,6 +19,8 @@ from serving import Serve, free_port, post, rows, until
 FULL = bool(os.environ.get("CHAOS"))
 SOAK_S = float(os.environ.get("CHAOS_SOAK_S", "1800" if FULL else "3"))
 POSTS_PER_S, FILES_PER_S = (40, 9) if FULL else (20, 10)
+CONNECTIONS = 8
+"""Of the sender, which keeps them: after a stall of the machine it opens as many as it may, and the pool holds them."""
 KEEP_S = 60 if FULL else 1
 SAMPLES = 90 if FULL else 9
 GROWTH = 25 * 2**20
@@ -97,7 +99,10 @@ async def load(folder: Path, port: int, over: asyncio.Event) -> tuple[int, list[
         (folder / "part").write_text(f"file {number}")
         (folder / "part").rename(folder / "inbox" / f"{number}.md")
 
-    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as session,
+        asyncio.TaskGroup() as group,
+    ):
 
         async def send(number: int) -> None:
             status, body = await post(session, f"http://127.0.0.1:{port}/webhook", {"n": number})
