@@ -21,7 +21,7 @@ MCP_UP = 'llmling_mcp_up{server="library"} 1'
 LIBRARY = Path(__file__).parents[2] / "examples" / "library_server.py"
 
 MANIFEST = f"""
-limits: {{{{drain_timeout_s: 4}}}}
+limits: {{{{drain_timeout_s: {{drain_s}}}}}}
 mcp_servers:
   library: {{{{type: stdio, command: {sys.executable}, args: ["{LIBRARY}"]}}}}
 agents:
@@ -36,10 +36,10 @@ agents:
 """
 
 
-def project(folder: Path, delay_s: float) -> int:
+def project(folder: Path, delay_s: float, *, drain_s: float = 4) -> int:
     """Write the manifest of a pool with a slow model and return its port."""
     port = free_port()
-    (folder / "agents.yml").write_text(MANIFEST.format(port=port))
+    (folder / "agents.yml").write_text(MANIFEST.format(port=port, drain_s=drain_s))
     (folder / "slow.yml").write_text(f"- {{match: '.', reply: done, delay_s: {delay_s}}}\n")
     return port
 
@@ -91,7 +91,8 @@ async def test_sigterm_under_load_drains_and_loses_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_idle_pool_stops_at_once_and_a_second_signal_forces(tmp_path: Path, number: signal.Signals) -> None:
-    port = project(tmp_path, 3600)
+    # On a machine that stands still for a while the second signal must not come after the drain.
+    port = project(tmp_path, 3600, drain_s=300)
     serve = Serve(tmp_path)
     await serve.start()
     assert serve.process is not None
