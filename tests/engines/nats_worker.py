@@ -20,6 +20,7 @@ from llmling.errors import EngineError
 from llmling.protocols import Done, Policy, Settlement, Step, Work
 
 CONCURRENCY = 8
+_PULSE_S, _STILL_S = 0.05, 0.2
 
 
 async def opened(url: str, folder: Path, lease_s: float) -> World:
@@ -38,6 +39,17 @@ async def opened(url: str, folder: Path, lease_s: float) -> World:
 def stamp(delivery_id: str) -> str:
     # The steady clock is one for all processes of a machine.
     return f"{delivery_id} {os.getpid()} {time.monotonic():.3f}"
+
+
+async def pulse(log: Log) -> None:
+    """Write down when this process stood still: then it is at nothing, though it lives."""
+    last = time.monotonic()
+    while True:
+        await asyncio.sleep(_PULSE_S)
+        now = time.monotonic()
+        if now - last > _STILL_S:
+            log.write("still", f"{os.getpid()} {last:.3f} {now:.3f}")
+        last = now
 
 
 class Held(logging.Handler):
@@ -60,6 +72,13 @@ async def serve(url: str, folder: Path, lease_s: float, attempts: int) -> None:
     world = await opened(url, folder, lease_s)
 
     async def step(work: Work) -> Settlement:
+        try:
+            return await run(work)
+        except asyncio.CancelledError:
+            log.write("cut", stamp(work.delivery.id))
+            raise
+
+    async def run(work: Work) -> Settlement:
         delivery = work.delivery
         log.write("begun", stamp(delivery.id))
         if delivery.message.text == "deadly":
@@ -83,7 +102,9 @@ async def serve(url: str, folder: Path, lease_s: float, attempts: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await world.engine.start(step, policies, settled=lambda record: log.write("settled", record.id))
     log.write("ready", "-")
+    pulsing = asyncio.create_task(pulse(log))
     await stop.wait()
+    pulsing.cancel()
     await world.engine.stop(5)
 
 

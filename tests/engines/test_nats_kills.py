@@ -10,10 +10,12 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from chaos import Trial
@@ -34,16 +36,18 @@ FULL = bool(os.environ.get("CHAOS"))
 EVENTS, KILL_EVERY_S, RESTART_EVERY_S, LEASE_S = (5_000, 5.0, 20.0, 15.0) if FULL else (300, 1.5, 4.0, 3.0)
 KILLS, PACE_S = (20, 0.08) if FULL else (3, 0.025)
 WORKERS = 3
+_LETS_GO_S = 0.2
 
 
 @dataclass(slots=True)
 class Go:
-    """One process at one delivery: from when on, to when, and when the process was killed in it."""
+    """One process at one delivery: from when on, until when, and whether it was cut off from NATS and let go."""
 
     delivery_id: str
     pid: int
     begun: float
     end: float | None = None
+    cut: float | None = None
 
 
 class Workers:
@@ -73,6 +77,12 @@ class Workers:
         self.processes.remove(process)
         self.killed[process.pid] = time.monotonic()
 
+    async def end(self) -> None:
+        """Leave no process behind, however the test ended."""
+        for process in list(self.processes):
+            if process.returncode is None:
+                await self.kill(process)
+
     async def stop(self) -> None:
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
@@ -91,22 +101,30 @@ class Workers:
         """Return who was at each delivery, first one first."""
         goes: dict[str, list[Go]] = {}
         for kind, about in self.lines():
-            if kind in {"begun", "end"}:
+            if kind in {"begun", "end", "cut"}:
                 delivery_id, pid, moment = about.split(" ")
                 mine = goes.setdefault(delivery_id, [])
                 if kind == "begun":
                     mine.append(Go(delivery_id, int(pid), float(moment)))
                 else:
-                    next(go for go in reversed(mine) if go.pid == int(pid)).end = float(moment)
+                    setattr(next(go for go in reversed(mine) if go.pid == int(pid)), kind, float(moment))
         return goes
 
     def together(self) -> list[tuple[Go, Go]]:
-        """Return where a second process began what a first one that was alive had not ended."""
+        """Return where a second process began what a first one was at."""
+        still: dict[int, list[tuple[float, float]]] = {}
+        for about in self.seen("still"):
+            pid, since, until = about.split(" ")
+            still.setdefault(int(pid), []).append((float(since), float(until)))
+
+        def at_it(go: Go, moment: float) -> bool:
+            until = go.end or go.cut or self.killed.get(go.pid, math.inf)
+            # Who stands still cannot let go, and does nothing either; it lets go as soon as it moves.
+            stood = any(since <= moment and until <= moves + _LETS_GO_S for since, moves in still.get(go.pid, ()))
+            return moment < until and not (stood and go.cut is not None)
+
         return [
-            (one, other)
-            for goes in self.goes().values()
-            for one, other in pairwise(goes)
-            if other.begun < (one.end or self.killed.get(one.pid, math.inf))
+            (one, other) for goes in self.goes().values() for one, other in pairwise(goes) if at_it(one, other.begun)
         ]
 
     def pauses(self) -> list[float]:
@@ -127,6 +145,9 @@ class Workers:
         return pauses
 
 
+Served: TypeAlias = tuple[Workers, World]
+
+
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     need_nats()
@@ -135,6 +156,18 @@ async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     server.start()
     yield server
     server.end()
+
+
+@asynccontextmanager
+async def serving(server: NatsServer, folder: Path, lease_s: float, **options: int) -> AsyncGenerator[Served]:
+    """Give workers to start, and a world to look into."""
+    workers, world = Workers(server.url, folder, lease_s, **options), World("nats", folder, url=server.url)
+    await world.engine.open()
+    try:
+        yield workers, world
+    finally:
+        await workers.end()
+        await world.engine.stop(0)
 
 
 async def accept(world: World, number: int, text: str = "") -> str:
@@ -191,48 +224,45 @@ async def fire(workers: Workers, server: NatsServer, over: asyncio.Event) -> Non
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
 async def test_workers_and_server_are_killed_under_load(server: NatsServer, tmp_path: Path) -> None:
-    trial = Trial("NATS: workers and their server killed under load")
-    workers = Workers(server.url, tmp_path, LEASE_S)
-    world = World("nats", tmp_path, url=server.url)
-    await world.engine.open()
-    for _ in range(WORKERS):
-        await workers.start()
-    accepted: dict[int, str] = {}
-    over = asyncio.Event()
-    todo = iter(range(EVENTS))
+    async with serving(server, tmp_path, LEASE_S) as (workers, world):
+        trial = Trial("NATS: workers and their server killed under load")
+        for _ in range(WORKERS):
+            await workers.start()
+        accepted: dict[int, str] = {}
+        over = asyncio.Event()
+        todo = iter(range(EVENTS))
 
-    async def send() -> None:
-        for number in todo:
-            accepted[number] = await accept(world, number)
-            await asyncio.sleep(PACE_S)
+        async def send() -> None:
+            for number in todo:
+                accepted[number] = await accept(world, number)
+                await asyncio.sleep(PACE_S)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(fire(workers, server, over))
-        await asyncio.wait([group.create_task(send()) for _ in range(4)])
-        # Work on under fire for a while, then in peace.
-        await asyncio.sleep(2 * KILL_EVERY_S)
-        over.set()
-    await settled(world, EVENTS, 10 * LEASE_S + 60)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fire(workers, server, over))
+            await asyncio.wait([group.create_task(send()) for _ in range(4)])
+            # Work on under fire for a while, then in peace.
+            await asyncio.sleep(2 * KILL_EVERY_S)
+            over.set()
+        await settled(world, EVENTS, 10 * LEASE_S + 60)
 
-    assert len(set(accepted.values())) == EVENTS
-    assert {record.id async for record in world.engine.runs(limit=None)} == set(accepted.values())
-    for event_id in list(accepted.values())[:: max(1, EVENTS // 100)]:
-        record = await world.record(event_id)
-        assert [delivery.agent for delivery in record.deliveries] == list(CHAIN)
-        assert [delivery.content for delivery in record.deliveries] == list(CHAIN)
-    await workers.stop()
-    assert set(workers.seen("settled")) >= set(accepted.values())
-    assert len(workers.killed) >= KILLS
-    check_steps(workers)
-    repeated, most = check_goes(workers)
-    trial.holds(
-        events=EVENTS,
-        kills=len(workers.killed) + len(workers.ups),
-        repeated=repeated,
-        bound=str(most),
-        measured=f"taken over within {max(workers.pauses(), default=0):.1f} s",
-    )
-    await world.engine.stop(0)
+        assert len(set(accepted.values())) == EVENTS
+        assert {record.id async for record in world.engine.runs(limit=None)} == set(accepted.values())
+        for event_id in list(accepted.values())[:: max(1, EVENTS // 100)]:
+            record = await world.record(event_id)
+            assert [delivery.agent for delivery in record.deliveries] == list(CHAIN)
+            assert [delivery.content for delivery in record.deliveries] == list(CHAIN)
+        await workers.stop()
+        assert set(workers.seen("settled")) >= set(accepted.values())
+        assert len(workers.killed) >= KILLS
+        check_steps(workers)
+        repeated, most = check_goes(workers)
+        trial.holds(
+            events=EVENTS,
+            kills=len(workers.killed) + len(workers.ups),
+            repeated=repeated,
+            bound=str(most),
+            measured=f"taken over within {max(workers.pauses(), default=0):.1f} s",
+        )
 
 
 def check_steps(workers: Workers) -> None:
@@ -264,42 +294,36 @@ def check_goes(workers: Workers) -> tuple[int, int]:
 async def test_the_work_of_a_dead_worker_goes_on_elsewhere_once_its_lease_is_over(
     server: NatsServer, tmp_path: Path
 ) -> None:
-    workers = Workers(server.url, tmp_path, 2.0)
-    world = World("nats", tmp_path, lease_s=2.0, url=server.url)
-    await world.engine.open()
-    await workers.start()
-    sending = [asyncio.create_task(accept(world, number)) for number in range(60)]
-    await until(lambda: len(workers.seen("end")) >= 10, "some work to be done")
-    await workers.kill(workers.processes[0])
-    await workers.start()
-    accepted = await asyncio.gather(*sending)
-    await settled(world, len(accepted), 60)
-    await workers.stop()
-    await world.engine.stop(0)
+    async with serving(server, tmp_path, 2.0) as (workers, world):
+        await workers.start()
+        sending = [asyncio.create_task(accept(world, number)) for number in range(60)]
+        await until(lambda: len(workers.seen("end")) >= 10, "some work to be done")
+        await workers.kill(workers.processes[0])
+        await workers.start()
+        accepted = await asyncio.gather(*sending)
+        await settled(world, len(accepted), 60)
+        await workers.stop()
 
 
 @pytest.mark.timeout(180)
 async def test_a_delivery_that_kills_its_process_is_alone_at_its_last_try(server: NatsServer, tmp_path: Path) -> None:
-    workers = Workers(server.url, tmp_path, 1.0, attempts=2)
-    world = World("nats", tmp_path, url=server.url)
-    await world.engine.open()
-    deadly = await accept(world, 0, "deadly")
-    neighbours = [await accept(world, number, "neighbour") for number in range(1, 4)]
-    for kills in range(1, 3):
+    async with serving(server, tmp_path, 1.0, attempts=2) as (workers, world):
+        deadly = await accept(world, 0, "deadly")
+        neighbours = [await accept(world, number, "neighbour") for number in range(1, 4)]
+        for kills in range(1, 3):
+            await workers.start()
+            process = workers.processes.pop()
+            assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+            workers.killed[process.pid] = time.monotonic()
+            assert len(workers.goes()[f"{deadly}/a"]) == kills
         await workers.start()
-        process = workers.processes.pop()
-        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
-        workers.killed[process.pid] = time.monotonic()
-        assert len(workers.goes()[f"{deadly}/a"]) == kills
-    await workers.start()
-    record = await world.finished(deadly)
-    assert (record.status, record.attempts) == ("dead", 2)
-    assert record.error == "the process died 2 times while running this delivery"
-    for event_id in neighbours:
-        assert (await world.finished(event_id)).status == "done"
-    await workers.stop()
-    goes = workers.goes()
-    last = goes.pop(f"{deadly}/a")[-1]
-    beside = [go for mine in goes.values() for go in mine if go.pid == last.pid]
-    assert all(go.end is not None and go.end <= last.begun for go in beside), "somebody else died with it"
-    await world.engine.stop(0)
+        record = await world.finished(deadly)
+        assert (record.status, record.attempts) == ("dead", 2)
+        assert record.error == "the process died 2 times while running this delivery"
+        for event_id in neighbours:
+            assert (await world.finished(event_id)).status == "done"
+        await workers.stop()
+        goes = workers.goes()
+        last = goes.pop(f"{deadly}/a")[-1]
+        beside = [go for mine in goes.values() for go in mine if go.pid == last.pid]
+        assert all(go.end is not None and go.end <= last.begun for go in beside), "somebody else died with it"
