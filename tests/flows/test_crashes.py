@@ -113,7 +113,7 @@ async def test_kill_9_under_load_loses_nothing_and_repeats_no_unmarked_call(tmp_
 
         database = tmp_path / ".llmling" / "pool.db"
         open_events = "select count(*) from event where status not in ('done', 'dead', 'waiting')"
-        await until(lambda: rows(database, open_events)[0][0] == 0, "every event to settle", 900)
+        await until(lambda: rows(database, open_events)[0][0] == 0, "every event to settle", 240)
         assert await serve.stop() == 0
 
     assert len(accepted) == EVENTS

@@ -74,7 +74,7 @@ async def test_a_poison_event_dies_and_its_neighbours_do_not(tmp_path: Path, att
             def settled() -> bool:
                 return len(events) == EVENTS and not set(records(tmp_path)) - {"done", "dead"}
 
-            await until(lambda: not serve.running or settled(), "a crash, or the end", 900)
+            await until(lambda: not serve.running or settled(), "a crash, or the end", 240)
             if serve.running:
                 break
         assert await serve.stop() == 0
