@@ -78,7 +78,7 @@ class Serve:
         self.program = program
         self.manifest = manifest
         self.args = args
-        self.env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self.env = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **(env or {})}
         self.process: asyncio.subprocess.Process | None = None
         self.lines: list[dict[str, Any]] = []
         self.errors: list[str] = []
@@ -155,9 +155,15 @@ class Serve:
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(number)
-        async with asyncio.timeout(timeout_s):
-            code = await self.process.wait()
-            await asyncio.gather(*self._readers)
+        try:
+            async with asyncio.timeout(timeout_s):
+                code = await self.process.wait()
+                await asyncio.gather(*self._readers)
+        except TimeoutError:
+            # Its last words say where its threads stand.
+            self.process.send_signal(signal.SIGABRT)
+            await asyncio.wait(self._readers, timeout=10)
+            raise AssertionError("serve does not end:\n" + "\n".join(self.errors[-80:])) from None
         return code
 
     def children(self) -> list[psutil.Process]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import sys
@@ -115,35 +114,3 @@ def money(cost_usd: float | None) -> str:
     if cost_usd is None:
         return "-"
     return "$0" if cost_usd == 0 else f"${cost_usd:.4f}"
-
-
-class _TextFormatter(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
-
-    def format(self, record: logging.LogRecord) -> str:
-        return plain(masked(super().format(record)))
-
-
-class _JsonFormatter(logging.Formatter):
-    default_msec_format = "%s.%03d"
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return masked(json.dumps(entry, ensure_ascii=False))
-
-
-def log_to_stderr(log_format: Literal["text", "json"], *, debug: bool) -> None:
-    """Send log records to standard error: warnings, and with `debug` everything llmling says."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    if debug:
-        logging.getLogger("llmling").setLevel(logging.DEBUG)

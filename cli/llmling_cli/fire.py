@@ -11,7 +11,7 @@ from llmling.errors import StartupError
 from llmling.firing import FireResult
 from llmling.firing import fire as send
 from llmling.manifest import Manifest
-from llmling_cli import console
+from llmling_cli import console, logs
 from llmling_cli.events import answer_of, facts, line
 
 
@@ -31,7 +31,7 @@ def fire(
 
     `given` holds `data` when there is any.
     """
-    console.log_to_stderr("text", debug=debug)
+    logs.log_to_stderr("text", debug=debug)
     try:
         sent = send(manifest, trigger, file=file, dry_run=dry_run, model=model, record=record, **given)
         result = asyncio.run(sent)

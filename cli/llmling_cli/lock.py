@@ -7,14 +7,14 @@ import dataclasses
 
 from llmling.locking import lock as accept
 from llmling.manifest import Manifest
-from llmling_cli import console
+from llmling_cli import console, logs
 
 _MARKS = {"new": "+", "changed": "~", "gone": "-"}
 
 
 def lock(manifest: Manifest, *, check: bool, json: bool, debug: bool) -> int:
     """Write the lock file, or with `check` only compare; print what differs and return the exit code."""
-    console.log_to_stderr("text", debug=debug)
+    logs.log_to_stderr("text", debug=debug)
     changes = asyncio.run(accept(manifest, write=not check))
     for change in changes:
         if json:

@@ -12,7 +12,7 @@ from llmling.errors import StartupError
 from llmling.manifest import Manifest
 from llmling.messages import RunResult
 from llmling.pool import AgentPool
-from llmling_cli import console
+from llmling_cli import console, logs
 from llmling_cli.person import attending
 
 
@@ -35,7 +35,7 @@ def run(
     """
     if agent not in manifest.nodes:
         raise StartupError(f"no agent {agent!r} in the manifest; agents: {', '.join(manifest.nodes)}", usage=True)
-    console.log_to_stderr("text", debug=debug)
+    logs.log_to_stderr("text", debug=debug)
     # The notice of the report says it, once.
     logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)
     pool = AgentPool[None](manifest, triggers=False, model=model, record=record, **attending())

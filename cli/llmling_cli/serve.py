@@ -20,7 +20,7 @@ from llmling.manifest import Manifest
 from llmling.pool import AgentPool
 from llmling.protocols import EventRecord
 from llmling.report import Reload, StartReport
-from llmling_cli import console
+from llmling_cli import console, logs
 from llmling_cli.events import line
 from llmling_cli.notify import Notifier
 
@@ -41,7 +41,7 @@ def serve(
 
     SIGHUP reloads the manifest, and so does a change of its files with `follow`.
     """
-    console.log_to_stderr(log_format, debug=debug)
+    logs.log_to_stderr(log_format, debug=debug)
     if not json:
         # The notice of the report says it, once.
         logging.getLogger("llmling.models.auto").setLevel(logging.ERROR)

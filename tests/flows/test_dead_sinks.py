@@ -90,6 +90,11 @@ def project(folder: Path, url: str) -> int:
     return port
 
 
+def told(pool: AgentPool[None]) -> float:
+    """Return how often a sink has taken a dead event."""
+    return sum(sample.value for sample in pool.metrics() if sample.name == "llmling_dead_sink_total")
+
+
 async def test_a_dead_event_is_sent_with_its_history_and_once(tmp_path: Path) -> None:
     async with receiving() as (receiver, url):
         project(tmp_path, url)
@@ -100,9 +105,7 @@ async def test_a_dead_event_is_sent_with_its_history_and_once(tmp_path: Path) ->
             assert (dead.status, alive.status) == ("dead", "done")
             file = tmp_path / "dead" / f"{dead.id}.json"
             await until(lambda: len(receiver.bodies) == 1 and file.exists(), "both sinks")
-            await until(
-                lambda: sum(s.value for s in pool.metrics() if s.name == "llmling_dead_sink_total") == 2, "marks"
-            )
+            await until(lambda: told(pool) == 2, "marks")
         assert receiver.ids == [dead.id]
         content = receiver.bodies[0]["content"]
         assert (receiver.bodies[0]["event_id"], content["status"], content["trigger"]) == (dead.id, "dead", "hook")
@@ -118,6 +121,7 @@ async def test_a_dead_event_is_sent_with_its_history_and_once(tmp_path: Path) ->
             assert pool.engine is not None
             assert await pool.engine.retry(dead.id) == 1
             await until(lambda: len(receiver.bodies) == 2, "the second death")
+            await until(lambda: told(pool) == 2, "marks")
         assert receiver.ids == [dead.id, dead.id]
         assert len(list((tmp_path / "dead").iterdir())) == 1
 
