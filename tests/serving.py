@@ -147,11 +147,11 @@ class Serve:
         """End it with SIGKILL, as a power cut would, and return when it is gone."""
         await self._signal(signal.SIGKILL)
 
-    async def stop(self, timeout_s: float = 30.0) -> int:
+    async def stop(self, timeout_s: float = 60.0) -> int:
         """End it with SIGTERM and return its exit code."""
         return await self._signal(signal.SIGTERM, timeout_s)
 
-    async def _signal(self, number: signal.Signals, timeout_s: float = 30.0) -> int:
+    async def _signal(self, number: signal.Signals, timeout_s: float = 60.0) -> int:
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(number)
