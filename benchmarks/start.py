@@ -37,7 +37,7 @@ AGENT = """
     model_settings: {{temperature: 0.2, max_tokens: 400}}
     instructions:
       - You are a terse logistics clerk.
-      - "Answer {{{{ event.source }}}} in one line."
+      - "Answer {{{{ event.source }}}} in one line, as clerk {number}."
     limits: {{timeout_s: 30, max_iterations: 5}}
     connections: [{next}]
 """

@@ -9,6 +9,7 @@ import datetime as dt
 import difflib
 import functools
 import json
+import keyword
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
@@ -72,6 +73,39 @@ _KEYS = _environment(StrictUndefined, finalize=_present)
 _LENIENT = _environment(Undefined)
 
 
+# Most texts hold no tag, or only fill in names, as `{{ event.data.user }}` does: Jinja need not look at those.
+_TAGS = re.compile(r"\{\{[ \t]*([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*)*)[ \t]*\}\}|\{[{%#]", re.ASCII)
+_NO_NAMES = frozenset(
+    {*keyword.kwlist, "true", "false", "none", "self", "super", "loop", "caller", "varargs", "kwargs"}
+)
+_BREAK = re.compile(r"\r\n|\r|\n")
+
+
+def check(source: str) -> None:
+    """Check that a text is a template, without making one of it.
+
+    Raises:
+        TemplateInvalid: The text is not valid Jinja.
+    """
+    if _filled_in(source) is None:
+        template(source)
+
+
+def _filled_in(source: str) -> list[tuple[str, str | None, int]] | None:
+    """Return what `names` yields of a text that only fills in names; None when Jinja has to look at it."""
+    if "{" not in source:
+        return []
+    found: list[tuple[str, str | None, int]] = []
+    line, end = 1, 0
+    for tag in _TAGS.finditer(source):
+        name, inner = tag.groups()
+        if name is None or name in _NO_NAMES or name in _STRICT.globals:
+            return None
+        line, end = line + len(_BREAK.findall(source, end, tag.start())), tag.start()
+        found.append((name, inner.split(".", 2)[1] if inner else None, line))
+    return found
+
+
 @functools.lru_cache(maxsize=1024)
 def template(source: str) -> Callable[[Mapping[str, Any]], str]:
     """Compile a template; the result takes the values in scope and returns text.
@@ -99,6 +133,8 @@ def _renderer(environment: ImmutableSandboxedEnvironment, source: str) -> Callab
         compiled = environment.from_string(source)
     except TemplateSyntaxError as error:
         raise TemplateInvalid(_reason(error), error.lineno) from None
+    except (RecursionError, SyntaxError):
+        raise TemplateInvalid("it is nested too deep") from None
 
     def render(values: Mapping[str, Any]) -> str:
         try:
@@ -133,6 +169,8 @@ def value(source: str) -> Callable[[Mapping[str, Any]], Any]:
         compiled = _LENIENT.compile_expression(source, undefined_to_none=True)
     except TemplateSyntaxError as error:
         raise TemplateInvalid(_reason(error), error.lineno) from None
+    except (RecursionError, SyntaxError):
+        raise TemplateInvalid("it is nested too deep") from None
 
     def evaluate(values: Mapping[str, Any]) -> Any:
         try:
@@ -161,22 +199,41 @@ def names(source: str, *, whole: bool = True) -> Iterator[tuple[str, str | None,
     Raises:
         TemplateInvalid: It reads other files, which templates cannot.
     """
+    filled_in = _filled_in(source) if whole else None
+    yield from _asked_of_jinja(source, whole) if filled_in is None else filled_in
+
+
+@functools.lru_cache(maxsize=1024)
+def _asked_of_jinja(source: str, whole: bool) -> tuple[tuple[str, str | None, int], ...]:
     tree = _STRICT.parse(source if whole else f"{{{{ {source} }}}}")
-    for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
-        for found in tree.find_all(kind):
-            raise TemplateInvalid("a template cannot read other files; write the text here", found.lineno)
+    every = list(tree.find_all(_ASKED))
+    for kind in _READING:
+        for found in every:
+            if isinstance(found, kind):
+                raise TemplateInvalid("a template cannot read other files; write the text here", found.lineno)
     free = meta.find_undeclared_variables(tree)
-    spared = {id(test.node) for test in tree.find_all(nodes.Test) if test.name in {"defined", "undefined"}}
-    spared |= {id(item.node) for item in tree.find_all(nodes.Filter) if item.name in {"default", "d"}}
+    spared = {
+        id(found.node)
+        for found in every
+        if (isinstance(found, nodes.Test) and found.name in {"defined", "undefined"})
+        or (isinstance(found, nodes.Filter) and found.name in {"default", "d"})
+    }
+    outer: list[tuple[str, str | None, int]] = []
     inner: set[int] = set()
-    for found in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        if isinstance(found.node, nodes.Name) and found.node.name in free:
+    for found in every:
+        if not isinstance(found, nodes.Getattr | nodes.Getitem) or not isinstance(found.node, nodes.Name):
+            continue
+        if found.node.name in free:
             inner.add(id(found.node))
             if id(found) not in spared:
-                yield found.node.name, _attribute(found), found.lineno
-    for found in tree.find_all(nodes.Name):
-        if found.name in free and found.ctx == "load" and id(found) not in spared | inner:
-            yield found.name, None, found.lineno
+                outer.append((found.node.name, _attribute(found), found.lineno))
+    alone = [found for found in every if isinstance(found, nodes.Name) and found.name in free and found.ctx == "load"]
+    outer += [(found.name, None, found.lineno) for found in alone if id(found) not in spared | inner]
+    return tuple(outer)
+
+
+_READING = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+_ASKED = (*_READING, nodes.Test, nodes.Filter, nodes.Getattr, nodes.Getitem, nodes.Name)
 
 
 def _attribute(node: nodes.Getattr | nodes.Getitem) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmling.events import Event
-from llmling.templates import TemplateFailed, expression, template, value
+from llmling.templates import TemplateFailed, TemplateInvalid, check, expression, names, template, value
 
 DATA = {"items": ["a", "b"], "keys": 3, "level": 4, "repo": {"name": "x"}}
 
@@ -71,3 +71,48 @@ def test_data_is_marked_and_cannot_end_its_mark(value: object, inside: str) -> N
 def test_data_that_is_not_there_fails_as_without_the_filter() -> None:
     with pytest.raises(TemplateFailed, match="undefined"):
         template("{{ x | data }}")({})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "plain } text { with { braces }",
+        "{{ event }}",
+        "a\n\r\n{{event.data.user}} {{ now }}\r{{\tmessage.text }}",
+        "{{ event.data.items }}{{ event.items.data }}{{ a.if.b }}",
+        "{{{ event.subject }}}",
+        "{{ {} }}",
+        "{ {{ event.id }}{",
+        "{{ event.id }}{{",
+        "{{ event.id }}{%",
+        "{{ event.id }} {% if x %}{{ y }}{% endif %}",
+        "{# {{ event.nothing }} #}",
+        "{{ event\n.source }}",
+        "{{- event.source -}}",
+        "{{ event.source | upper }}",
+        "{{ true }}{{ none }}{{ False }}",
+        "{{ not }}",
+        "{{ self.block }}",
+        "{{ range }}{{ dict.items }}",
+        "{{ loop.index }}",
+        "{{ a. }}",
+        "{{ a.0 }}{{ 0 }}",
+        "{{ größe }}",
+        "{{ }}",
+        "{{ a }",
+        "x" * 1000 + "{" * 1000,
+        "{{ " + "[" * 150 + "]" * 150 + " }}",
+    ],
+)
+def test_a_text_that_only_fills_in_names_is_read_as_jinja_reads_it(text: str) -> None:
+    # A comment makes Jinja read the whole of it.
+    assert read(text) == read("{##}" + text)
+
+
+def read(text: str) -> list[tuple[str, str | None, int]] | str:
+    try:
+        check(text)
+    except TemplateInvalid:
+        return "invalid"
+    return sorted(names(text), key=str)

@@ -153,7 +153,7 @@ def _text_or_mapping(value: Any) -> str | None:
 
 def _template(value: str) -> str:
     try:
-        templates.template(value)
+        templates.check(value)
     except templates.TemplateInvalid as error:
         raise PydanticCustomError(
             "template", "invalid template: {reason}", {"reason": str(error), "line": error.line}

@@ -25,6 +25,7 @@ _FRAMING = (*_INSTRUCTIONS, "message")
 _PATH = ("event", "now", "agent", "delivery_id")
 _EXPRESSION = ("event", "message")
 _OVER = (*_EXPRESSION, "data")
+_EXPRESSIONS = (_EXPRESSION, _OVER)
 _EVENT = (*(field.name for field in dataclasses.fields(Event)), "to_dict")
 
 
@@ -32,11 +33,25 @@ def check_scopes(draft: Draft) -> None:
     """Report names in templates that would fail every run, and warn of those that make an expression false."""
     for _, part in draft.nodes():
         for loc, text, scope in _texts(part):
+            if _sound(text, scope):
+                continue
             node = find(part.node, loc).node
             if isinstance(node, ScalarNode) and node.style == ">" and not node.variables:
                 # A folded text has lost its lines; as it is written, it says the same.
                 text = node.lines  # noqa: PLW2901
             _check(draft, part, loc, text, scope, _filled(node))
+
+
+def _sound(text: str, scope: tuple[str, ...]) -> bool:
+    try:
+        asked = templates.names(text, whole=scope not in _EXPRESSIONS)
+        return all(name in scope and not _no_key(name, attribute) for name, attribute, _ in asked)
+    except templates.TemplateInvalid:
+        return False
+
+
+def _no_key(name: str, attribute: str | None) -> bool:
+    return name == "event" and attribute is not None and attribute not in _EVENT
 
 
 def _filled(node: Node) -> str:
@@ -96,7 +111,7 @@ def _instructions(config: InstructionsConfig) -> Iterator[tuple[Loc, str, tuple[
 
 
 def _check(draft: Draft, part: Part, loc: Loc, text: str, scope: tuple[str, ...], filled: str) -> None:
-    whole = scope not in {_EXPRESSION, _OVER}
+    whole = scope not in _EXPRESSIONS
     severity, code = ("error", "LL208") if whole else ("warning", "LL209")
     effect = "" if whole else ", so there is nothing to map over" if scope == _OVER else ", so this is always false"
     try:
@@ -104,8 +119,8 @@ def _check(draft: Draft, part: Part, loc: Loc, text: str, scope: tuple[str, ...]
             if name not in scope:
                 hint = did_you_mean(name, scope) or f"known: {', '.join(scope)}"
                 message = f'there is no "{name}"{effect}'
-            elif name == "event" and attribute is not None and attribute not in _EVENT:
-                hint = did_you_mean(attribute, _EVENT) or (
+            elif _no_key(name, attribute):
+                hint = did_you_mean(attribute or "", _EVENT) or (
                     f"write event.data.{attribute} for what it carries; known: {', '.join(_EVENT[:-1])}"
                 )
                 message = f'an event has no "{attribute}"{effect}'

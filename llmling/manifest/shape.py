@@ -320,7 +320,7 @@ def _line(node: ScalarNode, kind: str, line: int) -> int:
     """Return the line of a block scalar at which its template is invalid; a folded text has lost its lines."""
     if node.style == ">":
         try:
-            templates.template(node.lines) if kind == "template" else templates.expression(node.lines)
+            templates.check(node.lines) if kind == "template" else templates.expression(node.lines)
         except templates.TemplateInvalid as error:
             return error.line
     return line
