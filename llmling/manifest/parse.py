@@ -365,15 +365,20 @@ class _Composer:
             self._put(frame, parent, key, node)
 
     def _put(self, frame: _Frame, mapping: MappingNode, key: ScalarNode, node: Node) -> None:
-        if (first := mapping.entries.get(key.text)) is not None:
-            line = first.key.place.line
-            self._report.add(
-                key.place, "LL006", f'key "{key.text}" is already written at line {line}', hint="remove one"
-            )
-        elif key.plain and key.text == "<<":
+        merges = key.plain and key.text == "<<"
+        first = mapping.entries.get(key.text)
+        if merges and frame.merges:
+            self._twice(key, frame.merges[0][0], "write `<<: [*one, *other]`")
+        elif first is not None:
+            self._twice(key, first.key, "remove one")
+        elif merges:
             frame.merges.append((key, node))
         else:
             mapping.entries[key.text] = Entry(key, node)
+
+    def _twice(self, key: ScalarNode, first: ScalarNode, hint: str) -> None:
+        message = f'key "{key.text}" is already written at line {first.place.line}'
+        self._report.add(key.place, "LL006", message, hint=hint)
 
     def _merge(self, mapping: MappingNode, key: ScalarNode, node: Node) -> None:
         target = followed(node)

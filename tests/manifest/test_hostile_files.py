@@ -65,6 +65,7 @@ PACK: dict[str, tuple[bytes | str, str, int, int]] = {
     "mapping as key": ("{a: b}: c\n", "LL010", 1, 1),
     "merge of a text": ("x-a:\n  <<: text\n", "LL010", 2, 7),
     "duplicate through quotes": ('x-a: 1\n"x-a": 2\n', "LL006", 2, 1),
+    "two merges": ("x-a: &a {b: 1}\nx-c: {<<: *a, <<: *a}\n", "LL006", 2, 15),
     "agents is a list": ("agents: [a]\n", "LL203", 1, 9),
     "agents is a text": ("agents: a\n", "LL203", 1, 9),
     "include is a text": ("include: a.yml\n", "LL203", 1, 10),
