@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from llmling import garbage
+
 
 class LogFormat(StrEnum):
     """How log records look on standard error."""
@@ -85,4 +87,5 @@ All: TypeAlias = Annotated[bool, typer.Option("--all", help="Every dead event.")
 def work(module: str) -> Any:
     """Return a module of the command line, imported now."""
     # The one place that imports late: --help and validate must not pay for aiohttp, litellm or mcp.
-    return importlib.import_module(f"llmling_cli.{module}")
+    with garbage.held():
+        return importlib.import_module(f"llmling_cli.{module}")

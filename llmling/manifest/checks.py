@@ -85,9 +85,9 @@ def _check_references(draft: Draft, name: str, part: Part) -> None:
 
 
 def _known_node(draft: Draft, owner: str, part: Part, loc: Loc, name: str) -> None:
-    known = [*draft.agent_names, *draft.team_names]
     if name in draft.agent_names or name in draft.team_names:
         return
+    known = [*draft.agent_names, *draft.team_names]
     hint = did_you_mean(name, [other for other in known if other != owner] or known)
     if not hint and draft.report.incomplete:
         return

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from llmling import garbage
 from llmling.errors import Problem
 from llmling.manifest.agents import AgentConfig
 from llmling.manifest.budgets import BudgetConfig
@@ -100,8 +101,15 @@ def read(
     Never raises for bad content: the report has it all. With `one_agent` the root holds the keys of one agent.
     `tools` stand for the paths of function tools, which are then not imported.
     """
+    with garbage.held():
+        return _read(source, os.environ if env is None else env, one_agent, tools or {})
+
+
+def _read(
+    source: str | Path | Mapping[str, Any], env: Mapping[str, str], one_agent: bool, tools: Mapping[str, Any]
+) -> Found:
     report = Report()
-    values = Values(os.environ if env is None else env, report)
+    values = Values(env, report)
     if isinstance(source, Mapping):
         found = Found(report, Path.cwd(), None, _from_mapping(source, report))
     else:
@@ -117,7 +125,7 @@ def read(
         if one_agent:
             stem = found.path.stem if found.path is not None else ""
             found.root, hidden = _as_pool(found.root, report, values, stem), 2
-        _Reading(found, values, Shapes(report, values, hidden), tools or {}).run()
+        _Reading(found, values, Shapes(report, values, hidden), tools).run()
     return found
 
 
