@@ -24,6 +24,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from llmling import plugins, templates
+from llmling.manifest.docstrings import below_field
 
 
 class Located(str):
@@ -96,10 +97,19 @@ class Config(BaseModel):
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
         validate_default=False,
         json_schema_extra={"patternProperties": {"^x-": {}}},
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return its JSON Schema, in which the text below each field describes it."""
+        result = handler(schema)
+        properties = handler.resolve_ref_schema(result).get("properties", {})
+        for name, info in cls.model_fields.items():
+            if info.description is None and (text := below_field(cls, name)) is not None and name in properties:
+                properties[name]["description"] = text
+        return result
 
     @model_validator(mode="before")
     @classmethod
