@@ -19,13 +19,14 @@ from llmling.manifest.importing import ImportFailed, import_object
 from llmling.manifest.knowledge import FileKnowledgeConfig, FolderKnowledgeConfig
 from llmling.manifest.models import FallbackModelConfig, ReplayModelConfig, ScriptModelConfig
 from llmling.manifest.nodes import Loc, ScalarNode, find
-from llmling.manifest.outputs import TYPES, faults
 from llmling.manifest.pool import SqliteEngineConfig
 from llmling.manifest.problems import Source, did_you_mean
 from llmling.manifest.scripts import read_script
 from llmling.manifest.shape import Part
 from llmling.manifest.teams import TeamConfig
 from llmling.manifest.tools import AgentToolConfig, FunctionToolConfig
+
+_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
 def check_material(draft: Draft) -> None:
@@ -165,8 +166,8 @@ def _check_script(draft: Draft, part: Part, loc: Loc, script: ScriptModelConfig 
 
 
 def _check_output(draft: Draft, part: Part, schema: Mapping[str, Any]) -> None:
-    for fault in faults(schema):
+    for fault in plugins.load(plugins.SCHEMA_FAULTS)(schema):
         loc = ("output", *fault.path)
         node = find(part.node, loc).node
-        hint = did_you_mean(node.text, TYPES) if fault.path[-1:] == ("type",) and isinstance(node, ScalarNode) else ""
+        hint = did_you_mean(node.text, _TYPES) if fault.path[-1:] == ("type",) and isinstance(node, ScalarNode) else ""
         draft.problem(part, loc, "LL214", f"not a valid JSON Schema: {fault}", hint=hint)

@@ -1,4 +1,4 @@
-"""Whether the `output:` of an agent is a JSON Schema, complete in itself."""
+"""Whether the `output:` of an agent is a JSON Schema, complete in itself; loaded for the first one there is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _VALUES = frozenset({"const", "default", "enum", "examples"})
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from jsonschema.exceptions import ValidationError
-from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import BaseModel
 from pydantic import ValidationError as ModelMismatch
 from pydantic_core import to_jsonable_python
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
+from llmling import plugins
 from llmling.errors import OutputError, StartupError
-from llmling.manifest.outputs import SchemaInvalid, check_schema
 
 _MOST_PROBLEMS = 8
 _MOST_STARTS = 50
@@ -25,7 +21,7 @@ _FENCE = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _START = re.compile(r"[{\[]")
 
 
-class _MismatchError(Exception):
+class Mismatch(Exception):
     """A value is JSON but does not fit; the arguments are lines for the model."""
 
 
@@ -52,16 +48,16 @@ class OutputType:
         Raises:
             OutputError: There is no JSON, or none that fits; the message can be sent to the model as it is.
         """
-        found: _MismatchError | None = None
+        found: Mismatch | None = None
         # A string is often answered without its quotes.
         bare = (text.strip(),) if self.schema.get("type") == "string" and text.strip() else ()
         for value in (*_candidates(text), *bare):
             try:
                 return self.check(value)
-            except _MismatchError as mismatch:
+            except Mismatch as mismatch:
                 found = found or mismatch
         if found is None:
-            raise OutputError(f"The answer contains no JSON; it starts with {_short(text.strip(), 80)!r}.")
+            raise OutputError(f"The answer contains no JSON; it starts with {brief(text.strip(), 80)!r}.")
         lines = list(found.args)
         if len(lines) > _MOST_PROBLEMS:
             lines[_MOST_PROBLEMS:] = [f"and {len(lines) - _MOST_PROBLEMS} more"]
@@ -90,7 +86,7 @@ def output_type(shape: Mapping[str, Any] | type[Any]) -> OutputType:
             pydantic model.
     """
     if isinstance(shape, Mapping):
-        return _from_schema(shape)
+        return OutputType(shape, plugins.load(plugins.CONFORMING)(shape))
     if isinstance(shape, type) and issubclass(shape, BaseModel):  # pyright: ignore[reportUnnecessaryIsInstance]
         return _from_model(shape)
     raise StartupError(
@@ -106,43 +102,9 @@ def _from_model(model: type[BaseModel]) -> OutputType:
             # Through JSON text, because only there pydantic takes dates, bytes and sets the way JSON writes them.
             return model.model_validate_json(json.dumps(value))
         except ModelMismatch as error:
-            raise _MismatchError(*(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors())) from None
+            raise Mismatch(*(f"{place_in(item['loc'])}: {item['msg']}" for item in error.errors())) from None
 
     return OutputType(model.model_json_schema(), check)
-
-
-def _from_schema(schema: Mapping[str, Any]) -> OutputType:
-    try:
-        check_schema(schema)
-    except SchemaInvalid as error:
-        reason = f"{_place(error.path)}: {_short(str(error))}"
-        raise StartupError(f"output is not a valid JSON Schema: {reason}", usage=True) from None
-    kind = validator_for(schema, default=Draft202012Validator)
-    # An empty registry of our own: the default one would fetch `$ref` addresses from the network.
-    registry: Registry[Any] = Registry()
-    validator = kind(schema, registry=registry, format_checker=kind.FORMAT_CHECKER)
-
-    def check(value: Any) -> Any:
-        try:
-            errors = sorted(validator.iter_errors(value), key=lambda error: _place(error.absolute_path))
-        except RecursionError:
-            raise _MismatchError("the value is nested too deeply") from None
-        except Unresolvable as error:
-            raise OutputError(f"the output schema refers to {error.ref!r}, which is not in it") from None
-        if errors:
-            raise _MismatchError(*(_explain(error) for error in errors))
-        return value
-
-    return OutputType(schema, check)
-
-
-def _explain(error: ValidationError) -> str:
-    # Of `anyOf` and the like, the branches that came furthest say more than "not valid under any of the schemas".
-    branches: Sequence[ValidationError] = error.context or ()
-    if branches:
-        furthest = max(len(branch.absolute_path) for branch in branches)
-        return " or ".join(_explain(branch) for branch in branches if len(branch.absolute_path) == furthest)
-    return f"{_place(error.absolute_path)}: {_short(error.message)}"
 
 
 def _candidates(text: str) -> Iterator[Any]:
@@ -176,11 +138,12 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _place(path: Iterable[str | int]) -> str:
+def place_in(path: Iterable[str | int]) -> str:
     """Return a path such as `items[0].price`, or `answer` for the whole value."""
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return place.removeprefix(".") or "answer"
 
 
-def _short(text: str, most: int = 300) -> str:
+def brief(text: str, most: int = 300) -> str:
+    """Return the beginning of a text."""
     return text if len(text) <= most else text[: most - 3] + "..."
