@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from llmling.errors import Problem
+from llmling.errors import ManifestError, Problem
 from llmling.manifest import check, json_schema, load
 from llmling.planning import plan
 from llmling_cli import console
@@ -15,10 +15,14 @@ from llmling_cli import console
 
 def validate(path: Path, output: Literal["text", "json", "github"]) -> int:
     """Print every problem of a manifest and what this machine lacks for it; return the exit code."""
-    problems = check(path)
+    try:
+        manifest = load(path)
+    except ManifestError:
+        # It tells the errors only.
+        problems = check(path)
+    else:
+        problems = [*manifest.warnings, *plan(manifest).warnings]
     errors = sum(problem.severity == "error" for problem in problems)
-    if not errors:
-        problems += plan(load(path)).warnings
     match output:
         case "text":
             _print_text(path, problems, errors)

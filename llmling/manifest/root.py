@@ -220,6 +220,11 @@ class Manifest(Config):
         return {word for text in _secrets(self) for word in {text, *text.split()}}
 
     @property
+    def warnings(self) -> list[Problem]:
+        """What `check` tells of it; of a manifest there are only warnings."""
+        return self._found.report.problems() if self._found else []
+
+    @property
     def filled(self) -> Mapping[str, str]:
         """Values that came from the environment, each with the `${NAME}` it was written as."""
         return self._found.report.secrets if self._found else {}
