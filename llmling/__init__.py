@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from llmling import garbage
+
 if TYPE_CHECKING:
     from llmling.events import Event
     from llmling.manifest.root import Manifest
@@ -57,7 +59,8 @@ def __getattr__(name: str) -> Any:
     # Public names load on first use, so `import llmling` stays light.
     if name not in _HOMES:
         raise AttributeError(f"module 'llmling' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"llmling.{_HOMES[name]}"), name)
+    with garbage.held():
+        value = getattr(importlib.import_module(f"llmling.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 
