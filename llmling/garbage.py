@@ -23,5 +23,5 @@ class _Held:
 
 
 def held(*, forever: bool = False) -> _Held:
-    """Let the collector wait while inside; with `forever` it never looks at what is there at the end, as after imports."""
+    """Let the collector wait while inside; `forever`: it never looks at what is there at the end, as after imports."""
     return _Held(forever=forever)

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, Unpack
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeVar
 
 from llmling import manifest as manifests
 from llmling import plugins
 from llmling.asks import Attending, check_attending
 from llmling.errors import StartupError
-from llmling.manifest.agents import AgentConfig
+from llmling.manifest.agents import AgentConfig, InstructionsConfig
 from llmling.manifest.importing import import_object
 from llmling.manifest.models import HumanModelConfig
 from llmling.manifest.people import not_for_people
@@ -41,6 +41,8 @@ from llmling.runtime.summaries import Summaries
 from llmling.runtime.team import Member
 
 TDeps = TypeVar("TDeps", default=None)
+_instructions: TypeAdapter[Any] = TypeAdapter(InstructionsConfig)
+_NOTHING_SAID = AgentConfig()
 
 
 class AgentOptions(Attending, total=False):
@@ -349,7 +351,10 @@ def _config(options: AgentOptions, instructions: str | Sequence[str] | Mapping[s
     written = instructions if isinstance(instructions, str | Mapping) else list(instructions)
     data = {**options, **({"instructions": written} if written else {})}
     try:
-        return AgentConfig.model_validate(data)
+        if options or not written:
+            return AgentConfig.model_validate(data)
+        # Most say nothing else; then thirty defaults need not be made and checked anew.
+        return _NOTHING_SAID.model_copy(update={"instructions": _instructions.validate_python(written)})
     except ValidationError:
         # The loader says the same better; it is slower, so it is only asked about mistakes.
         manifests.load({"agents": {"agent": data}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,12 @@ class PlainInstructions:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
-        plain = not any(mark in text for text in texts for mark in _MARKS)
-        self._same = "\n\n".join(text for source in texts if (text := source.strip())) if plain else None
+
+    @functools.cached_property
+    def _same(self) -> str | None:
+        """What `system` returns whatever is asked, None when it depends."""
+        plain = not any(mark in text for text in self._texts for mark in _MARKS)
+        return "\n\n".join(text for source in self._texts if (text := source.strip())) if plain else None
 
     def system(self, values: Mapping[str, Any]) -> str:
         """Return the texts with what they ask for, a blank line between them.

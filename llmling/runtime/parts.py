@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -66,8 +67,8 @@ class Parts:
         self._agent = agent
         self._config = config
         self._parallel = parallel
-        self.model_config: Any = model_config(config.model if model is None else model)
-        self.model: Model = live_model(self.model_config, services, agent)
+        self.model_config = model_config(config.model if model is None else model)
+        self.model = live_model(self.model_config, services, agent)
         self._toolbox = Toolbox(agent, config.tools, services, tools)
         self.providers: list[ToolProvider] = []
         self._own: dict[str, ToolProvider] = {}
@@ -247,7 +248,21 @@ def notice_of(model: Model) -> str:
 
 def model_config(model: Any) -> Any:
     """Return the config of what a manifest says of a model; a config, or a model itself, as it is."""
-    return _model_config.validate_python(model) if isinstance(model, str | Mapping) else model
+    if isinstance(model, BaseModel) or not isinstance(model, str | Mapping):
+        return model
+    # Many agents are given the same one.
+    kind = cast("object", model).__class__
+    if kind is str:
+        return _config_of(cast("str", model))
+    items = tuple(cast("Mapping[Any, Any]", model).items()) if kind is dict else ()
+    if items and all(type(value) is str for _, value in items):
+        return _config_of(items)
+    return _model_config.validate_python(model)
+
+
+@functools.lru_cache(maxsize=256)
+def _config_of(said: str | tuple[tuple[Any, str], ...]) -> Any:
+    return _model_config.validate_python(said if isinstance(said, str) else dict(said))
 
 
 def live_model(model: Any, services: Services, agent: str | None = None) -> Model:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llmling import plugins
@@ -29,6 +30,13 @@ async def _no_agents(name: str, prompt: str) -> RunResult:
 
 async def _no_resources(server: str, uri: str) -> str:
     raise StartupError(f"resource {uri!r} needs the MCP server {server!r}, but there is no pool to find it in")
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return _NOTHING
 
 
 @functools.lru_cache(maxsize=16)
@@ -70,9 +78,9 @@ class Services:
     listeners: Listeners | None = None
     status_url: Callable[[str], str | None] = no_url
     store: Store | None = None
-    providers: dict[str, ToolProvider] = field(default_factory=dict[str, ToolProvider])
+    providers: Mapping[str, ToolProvider] = field(default_factory=_nothing)
     agent: str = ""
-    tools: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tools: Mapping[str, Any] = field(default_factory=_nothing)
     pins: Pins | None = None
     around_model: Callable[[Model, str], Model] = _as_it_is
 

@@ -44,22 +44,20 @@ class Toolbox:
         self._agent = agent
         self._own: dict[str, Tool] = {}
         self._told: set[str] = set()
-        places: dict[str, str] = {}
         as_tool = plugins.load(plugins.AS_TOOL) if given else None
         for index, item in enumerate((*configs, *given)):
-            place = f"tools[{index}]"
             try:
                 tool: Tool = as_tool(item) if as_tool and index >= len(configs) else _created(item, services)
             except (ValueError, LookupError) as error:
-                raise StartupError(f"agent {agent!r}, {place}: {error}", usage=True) from error
+                raise StartupError(f"agent {agent!r}, tools[{index}]: {error}", usage=True) from error
             name = tool.spec.name
             if name in self._own:
                 raise StartupError(
-                    f"agent {agent!r}, {place}: {places[name]} is a tool named {name!r} too; give one of them another "
-                    "name, or remove it",
+                    f"agent {agent!r}, tools[{index}]: tools[{[*self._own].index(name)}] is a tool named {name!r} too; "
+                    "give one of them another name, or remove it",
                     usage=True,
                 )
-            self._own[name], places[name] = tool, place
+            self._own[name] = tool
 
     def tools(self, providers: Sequence[ToolProvider]) -> list[Tool]:
         """Return the tools on offer right now.

@@ -40,6 +40,9 @@ class ToolOptions:
     approval: Approval | None = None
 
 
+_UNMARKED = ToolOptions()
+
+
 @overload
 def tool(function: F, /) -> F: ...
 @overload
@@ -113,7 +116,7 @@ class FunctionTool:
         self.destructive = options.destructive
         self.approval: Approval | None = options.approval
         name = _name(function) if options.name is None else _checked(options.name)
-        # Reading a signature takes half a millisecond, and many agents are given the same function.
+        # Reading a signature takes half a millisecond, and one function may be a tool under several options.
         self._signature = (_known if isinstance(function, FunctionType) else Signature)(function, name)
         self._asynchronous = inspect.iscoroutinefunction(plain_function(function))
         description = options.description or self._signature.doc.summary
@@ -181,8 +184,14 @@ def as_tool(thing: Callable[..., Any] | Tool) -> Tool:
         _checked(spec.name)
         return cast("Tool", thing)
     if callable(thing):
-        return FunctionTool(thing)
+        # Many agents are given the same function.
+        return (_function_tool if isinstance(thing, FunctionType) else FunctionTool)(thing, _options(thing))
     raise ValueError(f"{thing!r} is no tool: give a function, or an object with `spec` and `call`")
+
+
+@functools.lru_cache(maxsize=256)
+def _function_tool(function: Callable[..., Any], options: ToolOptions) -> FunctionTool:
+    return FunctionTool(function, options)
 
 
 def function_tool(config: FunctionToolConfig, services: Services) -> Tool:
@@ -224,7 +233,7 @@ def _merged(config: FunctionToolConfig, marked: ToolOptions) -> ToolOptions:
 
 def _options(function: Callable[..., Any]) -> ToolOptions:
     options = getattr(function, _MARK, None)
-    return options if isinstance(options, ToolOptions) else ToolOptions()
+    return options if isinstance(options, ToolOptions) else _UNMARKED
 
 
 def _name(function: Any) -> str:
