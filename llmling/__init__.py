@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
     # Public names load on first use, so `import llmling` stays light.
     if name not in _HOMES:
         raise AttributeError(f"module 'llmling' has no attribute {name!r}")
-    with garbage.held():
+    with garbage.held(imports=True):
         value = getattr(importlib.import_module(f"llmling.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

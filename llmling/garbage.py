@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import gc
+from _thread import allocate_lock
+
+_lock = allocate_lock()
+_inside = 0
+_was_on = False
+_ours = False
+
+
+def own_process() -> None:
+    """Say that this process runs nothing but a command: what is imported in it is then kept for good."""
+    global _ours
+    _ours = True
+
+
+def keep() -> None:
+    """In a process of our own, keep for good what is there: no collection looks at it any more."""
+    if _ours:
+        gc.freeze()
 
 
 class _Held:
-    """Entered in several threads at once, it ends with the collector on as soon as the first one has left."""
+    """Several threads may be inside; the last one that leaves sets the collector going."""
 
-    def __init__(self, *, forever: bool) -> None:
-        self._forever = forever
+    def __init__(self, *, imports: bool) -> None:
+        self._imports = imports
 
     def __enter__(self) -> None:
-        self._was = gc.isenabled()
-        gc.disable()
+        global _inside, _was_on
+        with _lock:
+            if not _inside:
+                _was_on = gc.isenabled()
+                gc.disable()
+            _inside += 1
 
     def __exit__(self, *_: object) -> None:
-        if self._forever:
-            gc.freeze()
-        if self._was:
-            gc.enable()
+        global _inside
+        with _lock:
+            _inside -= 1
+            if _ours and self._imports:
+                gc.freeze()
+            elif not gc.get_freeze_count():
+                # Puts everything among the old objects; else the next collection would begin with a walk over it.
+                gc.freeze()
+                gc.unfreeze()
+            if not _inside and _was_on:
+                gc.enable()
 
 
-def held(*, forever: bool = False) -> _Held:
-    """Let the collector wait while inside; `forever`: it never looks at what is there at the end, as after imports."""
-    return _Held(forever=forever)
+def held(*, imports: bool = False) -> _Held:
+    """Let the collector wait while inside; in a process of our own, what `imports` made is kept for good."""
+    return _Held(imports=imports)

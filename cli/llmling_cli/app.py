@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from llmling import __version__
+from llmling import __version__, garbage
 from llmling.errors import EngineBusy, LLMlingError, ManifestError, StartupError
 from llmling_cli import console
 from llmling_cli.arguments import (
@@ -241,6 +241,7 @@ def doctor(
 
 def main() -> None:
     """Run the command line; never a traceback for bad input."""
+    garbage.own_process()
     try:
         get_command(app)(prog_name="llmling")
     except ManifestError as error:

@@ -87,5 +87,5 @@ All: TypeAlias = Annotated[bool, typer.Option("--all", help="Every dead event.")
 def work(module: str) -> Any:
     """Return a module of the command line, imported now."""
     # The one place that imports late: --help and validate must not pay for aiohttp, litellm or mcp.
-    with garbage.held(forever=True):
+    with garbage.held(imports=True):
         return importlib.import_module(f"llmling_cli.{module}")

@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 import psutil
 
-from llmling import loops
+from llmling import garbage, loops
 from llmling.errors import LLMlingError
 from llmling.manifest import Manifest
 from llmling.pool import AgentPool
@@ -62,6 +62,7 @@ async def _serve(manifest: Manifest, model: str | None, record: str | None, *, j
             ):
                 lines.pool = pool
                 signals.armed()
+                garbage.keep()
                 notifier.ready(_summary(pool.report))
                 with _lasting():
                     _say_ready(pool.report, json=json)

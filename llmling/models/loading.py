@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+from llmling import garbage
 from llmling.models import clients
 
 _QUIET = {
@@ -75,7 +76,8 @@ def begin() -> None:
 
 
 def _import() -> Any:
-    with _environment(_QUIET):
+    # It makes 300,000 objects that live as long as the process.
+    with garbage.held(imports=True), _environment(_QUIET):
         litellm: Any = importlib.import_module("litellm")
         # Fills its cache while the environment says not to ask the network for it.
         importlib.import_module("litellm.anthropic_beta_headers_manager").is_beta_header_supported("", "anthropic")
@@ -110,7 +112,7 @@ def _import() -> Any:
 
 def _import_the_rest() -> Any:
     litellm = _litellm.begin().result()
-    with _environment(_QUIET), warnings.catch_warnings():
+    with garbage.held(imports=True), _environment(_QUIET), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for name in _LATER:
             with contextlib.suppress(ImportError):
