@@ -9,6 +9,7 @@ import functools
 import importlib
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator
@@ -34,6 +35,10 @@ _LATER = (
 """Imported by litellm in the first call of `acompletion`, where they would stop the loop for a third of a second."""
 
 
+class _Ended(BaseException):
+    """The program has ended while something was imported that nobody waits for."""
+
+
 class _Once:
     """Work done once per process, in a thread of its own; a failure is forgotten, so that it is tried again."""
 
@@ -42,6 +47,7 @@ class _Once:
         self._name = name
         self._lock = threading.Lock()
         self._future: concurrent.futures.Future[Any] | None = None
+        self._waiting = 0
 
     def begin(self) -> concurrent.futures.Future[Any]:
         with self._lock:
@@ -51,23 +57,68 @@ class _Once:
                 threading.Thread(target=self._run, args=(self._future,), name=self._name).start()
             return self._future
 
+    async def done(self) -> Any:
+        """Return its result."""
+        with self._wanted():
+            while True:
+                # Who asks at the very moment it is given up makes it begin again.
+                with contextlib.suppress(_Ended):
+                    return await asyncio.wrap_future(self.begin())
+
+    def result(self) -> Any:
+        """Return its result; blocks."""
+        with self._wanted():
+            while True:
+                with contextlib.suppress(_Ended):
+                    return self.begin().result()
+
+    @contextmanager
+    def _wanted(self) -> Generator[None]:
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
     def _run(self, future: concurrent.futures.Future[Any]) -> None:
+        ending = _Ending(lambda: self._waiting > 0)
+        sys.meta_path.insert(0, ending)
         try:
             future.set_result(self._work())
         except BaseException as error:  # noqa: BLE001 - handed to every waiter
             with self._lock:
                 self._future = None
             future.set_exception(error)
+        finally:
+            sys.meta_path.remove(ending)
+
+
+class _Ending:
+    """Finds no module, and ends the imports of its thread once the program has ended and nobody waits for them.
+
+    Without it the program would wait. As a daemon the thread would be killed wherever it is, which code in Rust answers
+    with an abort.
+    """
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self._wanted = wanted
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if self._thread == threading.get_ident() and not threading.main_thread().is_alive() and not self._wanted():
+            raise _Ended
 
 
 async def load() -> Any:
     """Return litellm, imported once per process in a thread of its own; importing it takes about two seconds."""
-    return await asyncio.wrap_future(_litellm.begin())
+    return await _litellm.done()
 
 
 async def load_acompletion() -> Any:
     """Return litellm, with everything imported that `acompletion` would import in its first call."""
-    return await asyncio.wrap_future(_whole.begin())
+    return await _whole.done()
 
 
 def begin() -> None:
@@ -111,7 +162,7 @@ def _import() -> Any:
 
 
 def _import_the_rest() -> Any:
-    litellm = _litellm.begin().result()
+    litellm = _litellm.result()
     with garbage.held(imports=True), _environment(_QUIET), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for name in _LATER:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 USE = """
-import asyncio, json, os, sys, threading
+import asyncio, atexit, json, sys, threading
 from llmling import AgentPool
 
 MANIFEST = '''
@@ -33,9 +33,29 @@ async def main():
             begun.append("litellm" in sys.modules or "llmling-import-litellm" in names)
 
 asyncio.run(main())
-print(json.dumps(begun), flush=True)
-os._exit(0)  # nobody waits for the import
+# Runs when every thread has ended: the program does not wait for an import that nobody needs any more.
+atexit.register(lambda: print(json.dumps([*begun, "litellm" in sys.modules])))
 """
+LAST = """
+import asyncio, atexit, sys, threading
+from llmling.models import loading
+
+def work():
+    threading.main_thread().join()
+    print(asyncio.run(loading.load()).__name__)
+
+threading.Thread(target=work).start()
+"""
+FAKE = {
+    "__init__": "import wave, request_timeout",
+    "anthropic_beta_headers_manager": "def is_beta_header_supported(*_): ...",
+    "types/__init__": "",
+    "types/utils": "Message = Delta = ModelResponse = ModelResponseStream = dict",
+    "llms/__init__": "",
+    "llms/custom_httpx/__init__": "",
+    "llms/custom_httpx/http_handler": "def get_async_httpx_client(*_): ...",
+    "../request_timeout": "",
+}
 
 
 def test_it_is_imported_while_a_pool_starts_that_needs_it(tmp_path: Path) -> None:
@@ -44,4 +64,15 @@ def test_it_is_imported_while_a_pool_starts_that_needs_it(tmp_path: Path) -> Non
         [sys.executable, "-c", USE], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [False, True]
+    assert json.loads(done.stdout.splitlines()[-1]) == [False, True, False]
+
+
+def test_a_thread_that_outlives_the_program_still_gets_it(tmp_path: Path) -> None:
+    for name, text in FAKE.items():
+        file = tmp_path / "litellm" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", LAST]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("litellm\n", "")
