@@ -32,7 +32,9 @@ async def test_without_descriptors_events_wait_and_end(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{port}/webhook"
     async with LLMServer(lambda request: Reply("ok")) as server:
         env = {"OPENAI_BASE_URL": server.openai_url, "OPENAI_API_KEY": "test"}
-        async with Serve(tmp_path, env=env) as serve, aiohttp.ClientSession() as kept:
+        # Longer than litellm takes to be imported on a busy machine: a new connection would not be accepted.
+        connector = aiohttp.TCPConnector(keepalive_timeout=70)
+        async with Serve(tmp_path, env=env) as serve, aiohttp.ClientSession(connector=connector) as kept:
             status, body = await post(kept, url, {"n": 0})
             assert status == 202
             accepted.add(body["event_id"])
