@@ -10,10 +10,23 @@ from typing import Any
 
 def pinned(core: int) -> dict[str, Any]:
     """Return what `subprocess` needs to keep a process on a core; nothing where there is only one, or no way."""
-    cores = sorted(os.sched_getaffinity(1)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) < 2:
-        return {}
-    return {"preexec_fn": functools.partial(os.sched_setaffinity, 0, {cores[core % len(cores)]})}
+    cores = _cores()
+    return _on({cores[core % len(cores)]}) if len(cores) > 1 else {}
+
+
+def anywhere() -> dict[str, Any]:
+    """Return what `subprocess` needs to give a process all cores, whatever its parent is kept to."""
+    cores = _cores()
+    return _on(set(cores)) if cores else {}
+
+
+def _cores() -> list[int]:
+    # Those of the first process: our own may be kept to one of them.
+    return sorted(os.sched_getaffinity(1)) if hasattr(os, "sched_getaffinity") else []
+
+
+def _on(cores: set[int]) -> dict[str, Any]:
+    return {"preexec_fn": functools.partial(os.sched_setaffinity, 0, cores)}
 
 
 def free_port() -> int:

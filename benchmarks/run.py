@@ -1,17 +1,19 @@
 """Measures llmling beside a bare aiohttp client and prints every figure beside its gate: `make bench`.
 
-    python benchmarks/run.py [--repetitions 3] [--scale 1.0] [--only single,start] [--page docs/performance.md]
+    python benchmarks/run.py [--repetitions 3] [--scale 1.0] [--only start,stages] [--page docs/performance.md]
 
-Ratios are taken inside one repetition. Nothing passes or fails here.
+Ratios are taken inside one repetition. Nothing passes or fails here. The page is written when everything was measured.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 
-from measuring import contender, provider, run
-from table import Found, Row, put, table
+from children import interruptible
+from measuring import Measured, contender, names_of, provider, reasons, run, tell
+from table import Found, Row, around, markdown, number, put, said, table
 
 
 def _ratio(metric: str, of: str = "llmling_", to: str = "raw"):
@@ -55,40 +57,83 @@ ROWS = (
     Row("CPU of such an event", _of("stages.chain.cpu_us"), " us"),
     Row("file settled until its run asks the model", _of("stages.file.ms"), " ms", most=20),
 )
-PARTS = ("contenders", "leak", "start", "stages")
+SHARES = {
+    "http": "aiohttp",
+    "loop": "the event loop, its tasks and sockets",
+    "own": "code of the contender itself",
+    "model": "our model calls: request, answer, usage, cost",
+    "trace": "our spans",
+    "run": "our run around them: prompt, limits, circuits, result",
+    "engine": "our engine, in the thread of the loop",
+    "threads": "other threads: the engine's writer",
+    "garbage": "the garbage collector",
+    "other": "the rest",
+    "all": "all of it",
+}
+PROFILED = {"raw": "raw aiohttp", "llmling_": "llmling", "engine": "llmling with the engine"}
+PARTS = ("contenders", "leak", "start", "stages", "profile")
+LLMLING = "construct,single,burst,tools,chain,stream"
+RAW = LLMLING.removeprefix("construct,")
 
 
-def measured(url: str, scale: float, parts: set[str], *, first: bool) -> Found:
+def measured(url: str, scale: float, parts: Collection[str], *, first: bool) -> Measured:
     """Return one repetition; what takes long and hardly varies only in the first one."""
-    found: Found = {}
+    found = Measured()
     if "contenders" in parts:
-        found |= contender("raw", url, scale)
-        found |= contender("llmling_", url, scale)
-        found |= contender("layer", url, scale, scenarios="single")
-        found |= contender("engine", url, scale, scenarios="single")
+        found.add(contender("raw", url, scale, scenarios=RAW))
+        found.add(contender("llmling_", url, scale, scenarios=LLMLING))
+        found.add(contender("layer", url, scale, scenarios="single"))
+        found.add(contender("engine", url, scale, scenarios="single"))
     if "leak" in parts and first:
-        found |= contender("llmling_", url, scale, scenarios="leak")
+        found.add(contender("llmling_", url, scale, scenarios="leak"))
     if "start" in parts and first:
-        found |= run("start.py", "--scale", str(scale), prefix="start")
+        found.add(run("start.py", "--scale", str(scale), prefix="start"))
     if "stages" in parts:
-        found |= run("stages.py", "--scale", str(scale), prefix="stages")
+        found.add(run("stages.py", "--scale", str(scale), prefix="stages"))
+    if "profile" in parts and first:
+        for name in PROFILED:
+            found.add(contender(name, url, scale, scenarios="profile"))
     return found
 
 
-def main(repetitions: int, scale: float, parts: set[str], page: Path | None) -> None:
+def shares(found: Found) -> str:
+    """Return the table of where the CPU time of a single turn goes."""
+    lines: list[list[str]] = []
+    for part, label in SHARES.items():
+        values = [found.get(f"{name}.profile.{part}", 0.0) for name in PROFILED]
+        if max(values) >= 0.5:
+            lines.append([label, *(number(value) if value >= 0.5 else "-" for value in values)])
+    return markdown(("us of CPU in a single turn, 200 at once", *PROFILED.values()), lines)
+
+
+def main(repetitions: int, scale: float, parts: Collection[str], page: Path | None) -> None:
+    for block in ("make bench", "make bench, by parts"):
+        if page is not None:
+            around(page, block)
+    all_found: list[Found] = []
+    failed: dict[str, str] = {}
     with provider() as url:
-        found = [measured(url, scale, parts, first=number == 0) for number in range(repetitions)]
-    text = table(ROWS, found, "make bench")
-    print(text)
-    if page is not None:
+        for turn in range(repetitions):
+            tell(f"repetition {turn + 1} of {repetitions}\n")
+            once = measured(url, scale, parts, first=turn == 0)
+            all_found.append(once.found)
+            failed |= once.failed
+    text = "\n\n".join([said("make bench", repetitions, scale), table(ROWS, all_found), *reasons(failed)])
+    where = shares(all_found[0]) if "profile" in parts else ""
+    print(text, where, sep="\n\n")
+    if page is not None and set(parts) == set(PARTS):
         put(page, "make bench", text)
+        put(page, "make bench, by parts", where)
+    elif page is not None:
+        tell(f"a part of it: {page} stays as it was\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of all counts")
+    parser.add_argument("--only", type=names_of(PARTS), default=PARTS, help=f"of {', '.join(PARTS)}")
     parser.add_argument("--page", type=Path)
     given = parser.parse_args()
-    main(given.repetitions, given.scale, set(given.only.split(",")), given.page)
+    with interruptible():
+        main(given.repetitions, given.scale, given.only, given.page)

@@ -30,6 +30,7 @@ from llmling.protocols import ModelRequest, ModelResponse
 from llmling.wiring import Source
 
 CHAIN = "abc"
+PATIENCE_S = 300.0
 
 
 class Instant:
@@ -190,8 +191,13 @@ STAGES = {"webhook": (webhook, 10_000), "chain": (chain, 3_000), "answers": (ans
 async def main(scale: float, names: list[str]) -> None:
     for name in names:
         stage, count = STAGES[name]
-        with tempfile.TemporaryDirectory() as folder:
-            found = await stage(Path(folder), max(20, round(count * scale)))
+        found: dict[str, Any]
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                async with asyncio.timeout(PATIENCE_S):
+                    found = await stage(Path(folder), max(20, round(count * scale)))
+        except Exception as error:  # noqa: BLE001 - what cannot be measured is told, and the next one tried
+            found = {"failed": f"{type(error).__name__}: {error}"}
         print(json.dumps({"scenario": name, **found}), flush=True)
 
 

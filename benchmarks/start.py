@@ -19,8 +19,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from cores import free_port, pinned
+from cores import anywhere, free_port, pinned
 from mcp_start import SERVER
 
 ROOT = Path(__file__).parents[1]
@@ -146,8 +147,9 @@ def servers(folder: Path, scale: float) -> dict[str, float]:
     agents = {f"agent_{number}": {"model": "demo", "mcp_servers": [server] * 3} for number in range(count)}
     (folder / "agents.yml").write_text(json.dumps({"agents": agents}))
     done = subprocess.run(
-        [sys.executable, "-c", ENTER, str(folder / "agents.yml")], check=True, capture_output=True, text=True
-    )
+        [sys.executable, "-c", ENTER, str(folder / "agents.yml")],
+        check=True, capture_output=True, text=True, **anywhere(),
+    )  # fmt: skip
     return {"s": json.loads(done.stdout)["s"]}
 
 
@@ -158,6 +160,19 @@ def _resident_mib(pid: int) -> float:
 
 SCENARIOS = {"imports": imports, "commands": commands, "serve": serve, "manifest": manifest, "servers": servers}
 
+
+def measured(name: str, scale: float) -> dict[str, Any]:
+    """Return the figures of a scenario, or why there are none."""
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            return SCENARIOS[name](Path(place), scale)
+        except subprocess.CalledProcessError as error:
+            said = error.stderr if isinstance(error.stderr, str) else (error.stderr or b"").decode(errors="replace")
+            return {"failed": (said.splitlines() or [f"exit status {error.returncode}"])[-1]}
+        except Exception as error:  # noqa: BLE001 - what cannot be measured is told, and the next one tried
+            return {"failed": f"{type(error).__name__}: {error}"}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
@@ -166,6 +181,5 @@ if __name__ == "__main__":
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for source in ("llmling", "cli"):
         compileall.compile_dir(ROOT / source, quiet=1)
-    for name in given.scenarios.split(","):
-        with tempfile.TemporaryDirectory() as place:
-            print(json.dumps({"scenario": name, **SCENARIOS[name](Path(place), given.scale)}), flush=True)
+    for scenario in given.scenarios.split(","):
+        print(json.dumps({"scenario": scenario, **measured(scenario, given.scale)}), flush=True)

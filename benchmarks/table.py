@@ -7,8 +7,9 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 Found = dict[str, float]
@@ -37,7 +38,7 @@ class Row:
             return None
         median = statistics.median(values)
         spread = f"{(max(values) - min(values)) / median:.0%}" if len(values) > 1 and median else "-"
-        return self.name, f"{_number(median)}{self.unit}", spread, self._gate(median)
+        return self.name, f"{number(median)}{self.unit}", spread, self._gate(median)
 
     def _gate(self, median: float) -> str:
         if self.most is not None:
@@ -47,25 +48,50 @@ class Row:
         return ""
 
 
-def table(rows: Sequence[Row], repetitions: Sequence[Found], command: str) -> str:
-    """Return the rows as Markdown, under a line that says where they come from."""
+def table(rows: Sequence[Row], repetitions: Sequence[Found]) -> str:
+    """Return the rows that were measured as Markdown."""
     lines = [line for row in rows if (line := row.line(repetitions)) is not None]
-    head = ["| measured | median | spread | gate |", "|---|---:|---:|---|"]
-    return "\n".join([said(command, len(repetitions)), "", *head, *(f"| {' | '.join(line)} |" for line in lines)])
+    return markdown(("measured", "median", "spread", "gate"), lines, ("---", "---:", "---:", "---"))
 
 
-def said(command: str, repetitions: int) -> str:
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], rule: Sequence[str] = ()) -> str:
+    """Return a table, its numbers to the right unless `rule` says otherwise."""
+    rule = rule or ("---", *["---:"] * (len(head) - 1))
+    return "\n".join([_line(head), f"|{'|'.join(rule)}|", *map(_line, lines)])
+
+
+def number(value: float) -> str:
+    """Return three digits of a number, and all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def said(command: str, repetitions: int, scale: float = 1.0) -> str:
     """Return when, where and of what something was measured."""
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "llmling")
     commit = f"`{_git('rev-parse', '--short', 'HEAD')}`{' (changed)' if changed else ''}"
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     load = f"load {os.getloadavg()[0]:.1f} at the end"
     times = f"{repetitions} repetition{'' if repetitions == 1 else 's'}"
-    return f"Written by `{command}` on {dt.datetime.now(dt.UTC).date()}, commit {commit}, {machine}, {times}, {load}."
+    counts = "" if scale == 1 else f" at {scale:g} of the counts"
+    model = f"litellm {version('litellm')}"
+    day = dt.datetime.now(dt.UTC).date()
+    return f"Written by `{command}` on {day}, commit {commit}, {model}, {machine}, {times}{counts}, {load}."
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Write a text between the markers of that name.
+    """Write a text between the markers of that name; the page is replaced at once or not at all.
+
+    Raises:
+        ValueError: The page has none.
+    """
+    before, after = around(page, name)
+    draft = page.with_name(f"{page.name}.new")
+    draft.write_text(f"{before}\n\n{text}\n\n{after}")
+    draft.replace(page)
+
+
+def around(page: Path, name: str) -> tuple[str, str]:
+    """Return what stands before and after the block of that name, its markers included.
 
     Raises:
         ValueError: The page has none.
@@ -75,11 +101,11 @@ def put(page: Path, name: str, text: str) -> None:
     _, ended, after = rest.partition(end)
     if not found or not ended:
         raise ValueError(f"{page} needs {begin!r} and {end!r}")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    return before + begin, end + after
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _git(*arguments: str) -> str:

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
-from measuring import contender, provider
+from measuring import contender, provider, reasons
 from run import ROWS
 from table import Row, put, table
 
 ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def test_contenders_are_measured_in_interpreters_of_their_own() -> None:
     with provider() as url:
-        raw = contender("raw", url, 0.005, scenarios="single,tools,stream")
+        raw = contender("raw", url, 0.005, scenarios="single,tools,stream,construct")
         layer = contender("layer", url, 0.005, scenarios="single")
-    assert raw.keys() == {
+        nobody = contender("nobody", url, 0.005)
+    assert raw.found.keys() == {
         "raw.single.per_s", "raw.single.cpu_us", "raw.tools.ideal", "raw.tools.cpu_us", "raw.stream.per_s",
     }  # fmt: skip
-    assert layer.keys() == {"layer.single.per_s", "layer.single.cpu_us"}
-    assert min(*raw.values(), *layer.values()) > 0
+    assert layer.found.keys() == {"layer.single.per_s", "layer.single.cpu_us"}
+    assert min(*raw.found.values(), *layer.found.values()) > 0
+    assert reasons(raw.failed) == ["- Not measured: raw construct: it has no agents"]
+    assert nobody.failed == {"nobody": "ModuleNotFoundError: No module named 'contenders.nobody'"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_the_page_and_no_process(number: signal.Signals, tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    before = (ROOT / "docs" / "performance.md").read_text()
+    page.write_text(before)
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "--page", str(page)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "repetition 1 of 3\n"
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        assert process.stderr.read().endswith("stopped, nothing is written\n")
+        assert process.wait(30) == 130
+    assert below
+    assert psutil.wait_procs(below, 30)[1] == []
+    assert page.read_text() == before
 
 
 def test_rows_show_median_spread_and_gate() -> None:
@@ -30,9 +57,7 @@ def test_rows_show_median_spread_and_gate() -> None:
         Row("nobody measured it", lambda found: found["z"]),
     ]
     repetitions = [{"x": 2.0, "y": 2.0}, {"x": 4.0, "y": 2.0}, {"x": 2.4, "y": 2.0}]
-    text = table(rows, repetitions, "make bench").splitlines()
-    assert text[0].startswith("Written by `make bench` on ")
-    assert text[2:] == [
+    assert table(rows, repetitions).splitlines() == [
         "| measured | median | spread | gate |",
         "|---|---:|---:|---|",
         "| a | 1.2 x | 83% | holds: <= 1.5 x |",
@@ -40,15 +65,18 @@ def test_rows_show_median_spread_and_gate() -> None:
     ]
 
 
-def test_the_page_has_markers_for_both_tables(tmp_path: Path) -> None:
+def test_a_table_replaces_its_own_block_of_the_page_only(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
-    page.write_text((ROOT / "docs" / "performance.md").read_text())
+    before = (ROOT / "docs" / "performance.md").read_text()
+    page.write_text(before)
     put(page, "make bench", "alpha")
     put(page, "make bench-peers", "beta")
     put(page, "make bench", "gamma")
     text = page.read_text()
     assert "alpha" not in text
     assert text.index("gamma") < text.index("beta")
+    block = re.compile(r"(<!-- numbers of (.+?) -->).*?(<!-- end of \2 -->)", re.DOTALL)
+    assert block.sub(r"\1\3", text) == block.sub(r"\1\3", before)
     with pytest.raises(ValueError, match="needs '<!-- numbers of other -->'"):
         put(page, "other", "x")
 

@@ -32,12 +32,16 @@ class Contender:
         shutil.rmtree(self._folder)
 
     def _settled(self, record) -> None:
-        if (future := self._waiting.pop(record.id, None)) is not None:
+        if (future := self._waiting.pop(record.id, None)) is None:
+            return
+        if record.status == "done":
             future.set_result(None)
+        else:
+            future.set_exception(RuntimeError(f"event {record.id}: {record.status}: {record.error}"))
 
     async def run(self, prompt: str) -> str:
         event = Event("bench", "dev.llmling.bench", data=prompt)
         done = self._waiting[event.id] = asyncio.get_running_loop().create_future()
         await self._source.emit(event)
         await done
-        return "evening tide"  # it is on disk; the event would be dead, and this would wait, without the answer
+        return "evening tide"  # the answer is on disk: an event that is done has one

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import ClassVar
 
 import aiohttp
 from contender import CHECKER, KEY, MODEL, SUMMER, SYSTEM, ask_harbour
@@ -17,6 +18,8 @@ TOOL = {
 
 
 class Contender:
+    lacks: ClassVar = {"construct": "it has no agents"}
+
     def __init__(self, url: str) -> None:
         self._url = f"{url}/v1/chat/completions"
 
