@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import signal
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from contender import NEEDS, SCENARIOS
+from environments import LOCKS, PEERS
 from measuring import contender, provider, reasons
+from peers import COLUMNS, best, sides
 from run import ROWS
-from table import Row, put, table
+from table import Found, Row, put, table
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -30,6 +34,38 @@ def test_contenders_are_measured_in_interpreters_of_their_own() -> None:
     assert min(*raw.found.values(), *layer.found.values()) > 0
     assert reasons(raw.failed) == ["- Not measured: raw construct: it has no agents"]
     assert nobody.failed == {"nobody": "ModuleNotFoundError: No module named 'contenders.nobody'"}
+
+
+def test_every_framework_has_a_lock_and_every_scenario_or_a_reason() -> None:
+    assert {"agno", "agent_framework", "autogen", "crewai", "langgraph", "openai_agents", "pydantic_ai"} <= set(PEERS)
+    for peer in PEERS:
+        body = ast.parse((BENCHMARKS / "contenders" / f"{peer}_.py").read_text()).body
+        made = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == "Contender")
+        methods = {node.name for node in made.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        lacking = {name for name in SCENARIOS.split(",") if name != "imports" and NEEDS.get(name, "run") not in methods}
+        assert not lacking or "lacks" in ast.dump(made), f"{peer}: {lacking}"
+        wanted = (LOCKS / f"{peer}.in").read_text().split()
+        locked = [line for line in (LOCKS / f"{peer}.txt").read_text().splitlines() if not line.startswith("#")]
+        assert all(re.match(r"[a-z0-9-]+==[^ ]+( ;.*)?$", line) for line in locked)
+        assert {re.sub(r"\[.*\]", "", line) for line in wanted} <= {line.split(" ;")[0] for line in locked}
+
+
+def test_frameworks_stand_beside_the_bare_client_of_their_own_repetition() -> None:
+    def once(name: str, *, raw: float, value: float) -> Found:
+        metrics = [column.metric for column in COLUMNS]
+        found = {f"raw.{metric}": raw for metric in metrics if not metric.startswith("construct")}
+        return {**found, **{f"{name}_.{metric}": value for metric in metrics}}
+
+    found = {
+        "llmling": [once("llmling", raw=4.0, value=8.0)],
+        "some_peer": [once("some_peer", raw=2.0, value=1.0), once("some_peer", raw=10.0, value=2.0)],
+        "broken": [],
+    }
+    lines = [line.strip("| ").split(" | ") for line in sides(found).splitlines()[2:]]
+    chain = 1 + [column.metric for column in COLUMNS].index("chain.per_s")
+    assert [line[0] for line in lines] == ["raw aiohttp, its own figures", "**llmling**", "some-peer", "broken"]
+    assert [line[chain] for line in lines] == ["4/s", "2 x", "0.35 x", "-"]
+    assert "| chain of three: chains/s | 5.71 x | some-peer | missed: >= 12 x |" in best(found).splitlines()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -26,3 +26,10 @@ class Contender:
         agents = [self._agent(text) for text in (SYSTEM, CHECKER, SUMMER)]
         tasks = [Task(description=prompt, expected_output="a sentence", agent=agent) for agent in agents]
         return (await Crew(agents=agents, tasks=tasks, process=Process.sequential, verbose=False).akickoff()).raw
+
+    async def stream(self, prompt: str):
+        agent = self._agent(SYSTEM)
+        task = Task(description=prompt, expected_output="a sentence", agent=agent)
+        async for chunk in await Crew(agents=[agent], tasks=[task], stream=True, verbose=False).akickoff():
+            if chunk.content:
+                yield chunk.content
