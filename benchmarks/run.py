@@ -71,7 +71,8 @@ SHARES = {
     "all": "all of it",
 }
 PROFILED = {"raw": "raw aiohttp", "llmling_": "llmling", "engine": "llmling with the engine"}
-PARTS = ("contenders", "leak", "start", "stages", "profile")
+PARTS = ("contenders", "stages", "leak", "start", "profile")
+REPEATED = {"contenders", "stages"}
 LLMLING = "construct,single,burst,tools,chain,stream"
 RAW = LLMLING.removeprefix("construct,")
 
@@ -110,6 +111,7 @@ def main(repetitions: int, scale: float, parts: Collection[str], page: Path | No
     for block in ("make bench", "make bench, by parts"):
         if page is not None:
             around(page, block)
+    repetitions = repetitions if REPEATED & set(parts) else 1
     all_found: list[Found] = []
     failed: dict[str, str] = {}
     with provider() as url:
@@ -118,7 +120,7 @@ def main(repetitions: int, scale: float, parts: Collection[str], page: Path | No
             once = measured(url, scale, parts, first=turn == 0)
             all_found.append(once.found)
             failed |= once.failed
-    text = "\n\n".join([said("make bench", repetitions, scale), table(ROWS, all_found), *reasons(failed)])
+    text = "\n\n".join([said("make bench", repetitions, scale), *table(ROWS, all_found), *reasons(failed)])
     where = shares(all_found[0]) if "profile" in parts else ""
     print(text, where, sep="\n\n")
     if page is not None and set(parts) == set(PARTS):

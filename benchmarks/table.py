@@ -48,10 +48,10 @@ class Row:
         return ""
 
 
-def table(rows: Sequence[Row], repetitions: Sequence[Found]) -> str:
-    """Return the rows that were measured as Markdown."""
+def table(rows: Sequence[Row], repetitions: Sequence[Found]) -> list[str]:
+    """Return the rows that were measured as a Markdown table; nothing when there are none."""
     lines = [line for row in rows if (line := row.line(repetitions)) is not None]
-    return markdown(("measured", "median", "spread", "gate"), lines, ("---", "---:", "---:", "---"))
+    return [markdown(("measured", "median", "spread", "gate"), lines, ("---", "---:", "---:", "---"))] if lines else []
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], rule: Sequence[str] = ()) -> str:
