@@ -78,8 +78,8 @@ def sides(repetitions: Mapping[str, Sequence[Found]]) -> str:
     return markdown(("", *(column.name for column in COLUMNS)), lines)
 
 
-def best(repetitions: Mapping[str, Sequence[Found]]) -> str:
-    """Return the table of llmling beside whichever framework is best at each figure."""
+def best(repetitions: Mapping[str, Sequence[Found]]) -> list[str]:
+    """Return the table of llmling beside whichever framework is best at each figure; nothing when there is none."""
     lines: list[tuple[str, ...]] = []
     for column in COLUMNS:
         ours = column.of(OURS, repetitions[OURS])
@@ -92,7 +92,7 @@ def best(repetitions: Mapping[str, Sequence[Found]]) -> str:
             gate = f"{'holds' if ours / leader >= CHAIN_GATE else 'missed'}: >= {CHAIN_GATE:g} x"
         lines.append((column.name, f"{number(ours / leader)} x", theirs[leader].replace("_", "-"), gate))
     head = ("llmling beside the best framework", "ratio", "of", "gate")
-    return markdown(head, lines, ("---", "---:", "---", "---"))
+    return [markdown(head, lines, ("---", "---:", "---", "---"))] if lines else []
 
 
 def interpreters(peers: Collection[str], failed: dict[str, str]) -> dict[str, str]:
@@ -125,7 +125,7 @@ def main(peers: Collection[str], repetitions: int, scale: float, page: Path | No
                 beside.add(contender(f"{name}_", url, scale, **more))
                 found[name].append(beside.found)
                 failed |= beside.failed
-    text = "\n\n".join([said("make bench-peers", repetitions, scale), sides(found), best(found), *reasons(failed)])
+    text = "\n\n".join([said("make bench-peers", repetitions, scale), sides(found), *best(found), *reasons(failed)])
     print(text)
     if page is not None and set(peers) == set(PEERS):
         put(page, "make bench-peers", text)

@@ -8,7 +8,7 @@ Ratios are taken inside one repetition. Nothing passes or fails here. The page i
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from children import interruptible
@@ -16,11 +16,11 @@ from measuring import Measured, contender, names_of, provider, reasons, run, tel
 from table import Found, Row, around, markdown, number, put, said, table
 
 
-def _ratio(metric: str, of: str = "llmling_", to: str = "raw"):
+def _ratio(metric: str, of: str = "llmling_", to: str = "raw") -> Callable[[Found], float]:
     return lambda found: found[f"{of}.{metric}"] / found[f"{to}.{metric}"]
 
 
-def _of(name: str):
+def _of(name: str) -> Callable[[Found], float]:
     return lambda found: found[name]
 
 
