@@ -274,8 +274,10 @@ async def main(arguments: argparse.Namespace) -> None:
         if not hasattr(contender, NEEDS.get(name, "run")):
             _print(name, failed=getattr(contender, "lacks", {}).get(name, "it has no such thing"))
             continue
+        patience_s = PATIENCE_S.get(name, 300.0)
+        time_limit = asyncio.timeout(patience_s)
         try:
-            async with asyncio.timeout(patience_s := PATIENCE_S.get(name, 300.0)) as time_limit:
+            async with time_limit:
                 found = await getattr(scenarios, name)()
         except Exception as error:  # noqa: BLE001 - what a contender cannot do is told, and the next one measured
             late = f"took longer than {patience_s:g} s"
