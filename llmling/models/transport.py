@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,22 +12,33 @@ import yarl
 from multidict import CIMultiDict
 
 from llmling.models import clients
+from llmling.models.exchange import NO_LIMIT, Line, Reply, known
 from llmling.models.failure import Refused
 
-_NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=None)
-"""The deadline of the call bounds everything."""
 _MOST_OF_AN_ERROR = 65_536
+_MOVED = frozenset({301, 302, 303, 307, 308})
 
 
-@dataclass(frozen=True, slots=True)
 class Target:
     """Where requests go and what is the same in their heads."""
 
-    url: yarl.URL
-    headers: Mapping[str, str] = field(repr=False)
-    proxy: str | None = field(repr=False)
-    ssl: Any
-    """What checks the server's certificate, as litellm has it."""
+    __slots__ = ("_line", "_session", "headers", "proxy", "ssl", "url")
+
+    def __init__(self, url: yarl.URL, headers: Mapping[str, str], proxy: str | None, ssl: Any) -> None:
+        """`ssl` is what checks the server's certificate, as litellm has it."""
+        self.url = url
+        self.headers = headers
+        self.proxy = proxy
+        self.ssl = ssl
+        self._session: aiohttp.ClientSession | None = None
+        self._line: Line | None = None
+
+    def line(self, session: aiohttp.ClientSession) -> Line | None:
+        """Return the short way over the connections of a session, or None: the session itself must be asked."""
+        if self._session is not session:
+            self._session = session
+            self._line = None if self.proxy or not known() else Line(self.url, self.headers, self.ssl)
+        return self._line
 
 
 def target_of(url: str, headers: Mapping[str, str], ssl: Any) -> Target:
@@ -46,10 +55,15 @@ async def answered(target: Target, body: bytes) -> bytes:
         Refused: The answer has an error status.
         aiohttp.ClientError: There was none, or it broke off.
     """
-    async with _sent(await clients.session(), target, body) as response:
-        if response.status >= 400:
-            raise await _refused(response)
-        return await response.read()
+    reply = await _sent(target, body)
+    try:
+        said = await reply.content.read() if reply.status < 400 else await _refused(reply)
+    finally:
+        # The connection is only kept when all of the answer was read.
+        reply.release()
+    if isinstance(said, Refused):
+        raise said
+    return said
 
 
 async def streamed(target: Target, body: bytes) -> AsyncGenerator[bytes, None]:
@@ -59,24 +73,32 @@ async def streamed(target: Target, body: bytes) -> AsyncGenerator[bytes, None]:
         Refused: The answer has an error status.
         aiohttp.ClientError: There was none, or it broke off.
     """
-    async with _sent(await clients.session(), target, body) as response:
-        if response.status >= 400:
-            raise await _refused(response)
-        async for part in response.content.iter_any():
+    reply = await _sent(target, body)
+    try:
+        if reply.status >= 400:
+            raise await _refused(reply)
+        while part := await reply.content.readany():
             yield part
+    finally:
+        reply.release()
 
 
-def _sent(
-    session: aiohttp.ClientSession, target: Target, body: bytes
-) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-    return session.post(
-        target.url, data=body, headers=target.headers, proxy=target.proxy, ssl=target.ssl, timeout=_NO_LIMIT
+async def _sent(target: Target, body: bytes) -> Reply:
+    session = await clients.session()
+    line, connector = target.line(session), session.connector
+    if line is not None and connector is not None:
+        reply = await line.post(connector, body)
+        if reply.status not in _MOVED:
+            return reply
+        reply.close()  # the session finds where to
+    return await session.post(
+        target.url, data=body, headers=target.headers, proxy=target.proxy, ssl=target.ssl, timeout=NO_LIMIT
     )
 
 
-async def _refused(response: aiohttp.ClientResponse) -> Refused:
-    text = (await response.content.read(_MOST_OF_AN_ERROR)).decode(errors="replace")
-    return Refused(response.status, response.headers, text)
+async def _refused(reply: Reply) -> Refused:
+    text = (await reply.content.read(_MOST_OF_AN_ERROR)).decode(errors="replace")
+    return Refused(reply.status, reply.headers, text)
 
 
 def _proxy(url: str) -> str | None:
