@@ -27,7 +27,8 @@ def frozen(cls: type[T]) -> type[T]:
             names[f"_default{number}"] = field.default
             parameters[-1] += f"=_default{number}"
         elif field.default_factory is not dataclasses.MISSING:
-            names[f"_make{number}"] = field.default_factory
+            # `dict[str, str]()` takes three times as long as `dict()`.
+            names[f"_make{number}"] = getattr(field.default_factory, "__origin__", field.default_factory)
             names["_absent"] = dataclasses.MISSING
             parameters[-1] += "=_absent"
             value = f"_make{number}() if {name} is _absent else {name}"

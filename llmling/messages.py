@@ -92,6 +92,8 @@ class Message:
     @property
     def tool_calls(self) -> tuple[ToolCallPart, ...]:
         """The tool calls of this message, in the model's order."""
+        if len(self.parts) == 1 and type(self.parts[0]) is TextPart:
+            return ()
         return tuple([part for part in self.parts if isinstance(part, ToolCallPart)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,6 +152,8 @@ class Usage:
     tool_calls: int = 0
 
     def __add__(self, other: Usage) -> Usage:
+        if self is NOTHING:
+            return other
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
@@ -170,6 +174,10 @@ class Usage:
             "requests": self.requests,
             "tool_calls": self.tool_calls,
         }
+
+
+NOTHING = Usage()
+"""What sums begin with."""
 
 
 @frozen

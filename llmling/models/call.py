@@ -13,6 +13,7 @@ from llmling.models.route import Access, Route
 from llmling.models.tariff import Tokens
 from llmling.models.wire import Answer, read_usage
 from llmling.protocols import ModelRequest, ModelResponse
+from llmling.runtime.deadline import Limit
 
 
 class Call:
@@ -27,7 +28,7 @@ class Call:
         self.request = request
         self.deadline = asyncio.get_running_loop().time() + request.timeout_s
 
-    def failure(self, error: Exception, limit: asyncio.Timeout) -> ModelError:
+    def failure(self, error: Exception, limit: asyncio.Timeout | Limit) -> ModelError:
         """Return what an exception means that came out of a block bounded by `limit`."""
         if limit.expired():
             return ModelError(

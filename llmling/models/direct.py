@@ -16,6 +16,7 @@ from llmling.models.dialects.base import Splitter, StreamFailed, Unusual
 from llmling.models.plan import Plan
 from llmling.models.wire import Answer, wire_messages
 from llmling.protocols import ModelResponse, TextDelta
+from llmling.runtime.deadline import Limit
 
 _MOST_REPEATED = 100
 """Pieces that are the same, one after the other, after which a model is taken to be stuck; as litellm has it."""
@@ -29,9 +30,9 @@ async def ask(call: Call, plan: Plan, body: bytes) -> ModelResponse:
     Raises:
         ModelError: The provider failed; `retryable` is decided by the HTTP status.
     """
-    limit = asyncio.timeout_at(call.deadline)
+    limit = Limit(call.deadline)
     try:
-        async with limit:
+        with limit:
             said = await transport.answered(plan.target, body)
         return _read(call, plan, said)
     except Exception as error:  # the border to the provider, and to litellm where it reads the answer
@@ -85,9 +86,9 @@ async def _count(call: Call, reader: _Reader) -> None:
     def count() -> tuple[int, int]:
         return litellm.token_counter(messages=messages), litellm.token_counter(text=said)
 
-    limit = asyncio.timeout_at(call.deadline)
+    limit = Limit(call.deadline)
     try:
-        async with limit:
+        with limit:
             read, written = await asyncio.to_thread(count)
     except Exception as error:  # the border to litellm
         raise call.failure(error, limit) from error
@@ -95,9 +96,9 @@ async def _count(call: Call, reader: _Reader) -> None:
 
 
 async def _next(call: Call, parts: AsyncGenerator[bytes, None]) -> bytes | None:
-    limit = asyncio.timeout_at(call.deadline)
+    limit = Limit(call.deadline)
     try:
-        async with limit:
+        with limit:
             return await anext(parts, None)
     except Exception as error:  # the border to the provider
         raise call.failure(error, limit) from error

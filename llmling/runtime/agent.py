@@ -298,17 +298,20 @@ class Agent(Member, Generic[TDeps]):
             EngineError: The history of its session cannot be read or written.
         """
         with self.answering():
-            await self.parts.ready()
-            async with self._conversations.turn(context) as turn:
-                context = turn.context
-                system = await self.parts.system(message, context, self._profile.output)
-                asked = self.parts.framed(message, context)
-                turns = (*((Message.system(system),) if system else ()), *context.history, asked)
-                tools = self.parts.tools()
-                loop = RunLoop(self._profile, tools, context, listen=context.listen, streaming=context.streaming)
-                result = await loop.run(turns)
+            if self.parts.waits:
+                await self.parts.ready()
+            conversation = self._conversations.of(context)
+            if conversation is None:
+                return (await self._run(message, context))[1]
+            async with conversation.turn(context) as turn:
+                asked, result = await self._run(message, turn.context)
                 await turn.complete(asked, result)
             return result
+
+    async def _run(self, message: Message, context: RunContext) -> tuple[Message, RunResult]:
+        turns = await self.parts.turns(message, context, self._output)
+        loop = RunLoop(self._profile, self.parts.tools(), context, listen=context.listen, streaming=context.streaming)
+        return turns[-1], await loop.run(turns)
 
     def session(self, id: str) -> Session:  # noqa: A002
         """Return the conversation of that id, new or going on.

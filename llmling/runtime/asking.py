@@ -6,14 +6,16 @@ question that waits there, and its answer the reply.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from llmling.asks import Ask, Question, ask_key, decision_key, decision_of
 from llmling.errors import Asked, LimitExceeded, ModelError, NobodyToAsk
 from llmling.messages import Message, Usage
-from llmling.protocols import ModelRequest, ModelResponse, OnRetry, Step, TextDelta, ToolSpec
+from llmling.protocols import ModelRequest, ModelResponse, Step, TextDelta, ToolSpec
 from llmling.runtime.context import NO_JOURNAL, RunContext
+from llmling.runtime.hooks import NO_HOOKS
 from llmling.runtime.output import shape_request
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
@@ -22,6 +24,8 @@ from llmling.runtime.scope import current_request
 
 Purpose: TypeAlias = Literal["reply", "plan", "summary", "final"]
 """What a request is for: a turn with tools, a plan, a summary of what is left out, or the answer without tools."""
+
+_ANSWERS = frozenset({"reply", "final"})
 
 
 class Asking:
@@ -34,8 +38,11 @@ class Asking:
     def __init__(self, profile: Profile, context: RunContext, progress: Progress, *, streaming: bool) -> None:
         self._profile = profile
         self._context = context
+        self._journal = context.journal
+        self._recording = context.journal is not NO_JOURNAL
         self._progress = progress
         self._streaming = streaming
+        self._failed = 0
 
     async def reply(
         self,
@@ -54,8 +61,8 @@ class Asking:
             HookError: A hook failed or vetoed.
         """
         key = key or f"{iteration}:{purpose}"
-        answers = purpose in {"reply", "final"}
-        step = self._context.journal.recorded(key)
+        answers = purpose in _ANSWERS
+        step = self._journal.recorded(key) if self._recording else None
         if step is not None:
             response = ModelResponse.from_dict(step.data)
         else:
@@ -77,16 +84,16 @@ class Asking:
         await self._record(key, response, rejected=True)
 
     async def _record(self, key: str, response: ModelResponse, **facts: Any) -> None:
-        if self._context.journal is NO_JOURNAL:
+        if not self._recording:
             return
         data = {**response.to_dict(), **self._progress.stamp(), **facts}
-        await self._context.journal.record(Step(key, "reply", data))
+        await self._journal.record(Step(key, "reply", data))
 
     async def _hooked(
         self, iteration: int, purpose: Purpose, messages: Sequence[Message], tools: tuple[ToolSpec, ...]
     ) -> ModelResponse:
-        profile = self._profile
-        answers = purpose in {"reply", "final"}
+        profile, hooks = self._profile, self._profile.hooks
+        answers = purpose in _ANSWERS
         streaming = self._streaming and answers
         request = ModelRequest(
             tuple(messages),
@@ -95,23 +102,24 @@ class Asking:
             profile.settings,
             profile.request_timeout_s,
             profile.retries,
+            self._retried if hooks is NO_HOOKS else None,
         )
         place = str(iteration) if purpose == "reply" else f"{iteration}:{purpose}"
-        said = self._context.journal.recorded(decision_key(place))
-        decided = (
-            human_reply(decision_of(said).answer or "")
-            if said is not None
-            else await profile.hooks.before_model(request, self._progress.info)
-        )
+        decided: ModelRequest | ModelResponse = request
+        if self._recording and (said := self._journal.recorded(decision_key(place))) is not None:
+            decided = human_reply(decision_of(said).answer or "")
+        elif hooks is not NO_HOOKS:
+            decided = await hooks.before_model(request, self._progress.info)
         if isinstance(decided, ModelResponse):
             response = decided
             if streaming:
                 self._progress.say("text_delta", response.message.text)
         else:
-            self._announce(iteration, purpose)
+            if self._progress.told:
+                self._announce(iteration, purpose)
             response = await self._ask(place, decided, streaming=streaming)
         self._context.meter.add(response.usage, response.cost_usd)
-        return await profile.hooks.after_model(response, self._progress.info)
+        return response if hooks is NO_HOOKS else await hooks.after_model(response, self._progress.info)
 
     def _announce(self, iteration: int, purpose: Purpose) -> None:
         what = f"request {iteration + 1}" if purpose == "reply" else f"request for the {purpose}"
@@ -120,17 +128,13 @@ class Asking:
 
     async def _ask(self, place: str, request: ModelRequest, *, streaming: bool) -> ModelResponse:
         profile = self._profile
-        failed = 0
-
-        def retried(error: ModelError, wait_s: float) -> None:
-            nonlocal failed
-            failed += min(1, error.attempts)
-            self._retried(error, wait_s)
-
+        self._failed = 0
+        if request.on_retry is None:  # hooks may have made it
+            request = dataclasses.replace(request, on_retry=self._retried)
         token = current_request.set(None if self._context.kept else self._progress.info)
         try:
-            response = await self._tried(_telling(request, retried), streaming=streaming)
-            self._context.meter.count(failed + response.usage.requests)
+            response = await self._tried(request, streaming=streaming)
+            self._context.meter.count(self._failed + response.usage.requests)
             return response
         except NobodyToAsk as error:
             if not self._context.kept:
@@ -151,8 +155,8 @@ class Asking:
     async def _left_to_a_person(self, place: str, request: ModelRequest) -> Asked:
         question = question_of(request)
         ask = Ask(place, self._profile.agent, str(question), None, question.about, question.output_schema)
-        if self._context.journal.recorded(ask_key(ask.key)) is None:
-            await self._context.journal.record(ask.step(), committed=True)
+        if self._journal.recorded(ask_key(ask.key)) is None:
+            await self._journal.record(ask.step(), committed=True)
         return Asked(ask.reason())
 
     async def _tried(self, request: ModelRequest, *, streaming: bool) -> ModelResponse:
@@ -181,21 +185,9 @@ class Asking:
         raise ModelError(f"the stream of {self._progress.model} ended without an answer", retryable=True)
 
     def _retried(self, error: ModelError, wait_s: float) -> None:
+        self._failed += min(1, error.attempts)
         when = f"in {wait_s:.1f} s" if wait_s else "at once"
         self._progress.say("retry", f"{error}; next try {when}", status=error.status, wait_s=wait_s)
-
-
-def _telling(request: ModelRequest, retried: OnRetry) -> ModelRequest:
-    # `dataclasses.replace` takes four times as long, and every request of every run passes here.
-    return ModelRequest(
-        request.messages,
-        request.tools,
-        request.output_schema,
-        request.settings,
-        request.timeout_s,
-        request.retries,
-        retried,
-    )
 
 
 def question_of(request: ModelRequest) -> Question:

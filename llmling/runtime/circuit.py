@@ -60,6 +60,8 @@ class Circuit:
 
     def turn(self, caller: object) -> float:
         """Return 0 when `caller` may ask, the seconds until one may, or infinity: while another one probes."""
+        if not self.open:
+            return 0.0
         with self._lock:
             if self._until is None or self._probe is caller:
                 return 0.0
@@ -92,6 +94,8 @@ class Circuit:
 
     def answered(self, caller: object) -> None:
         """Hear that it answered; what was asked before a wait was asked for says nothing about that wait."""
+        if not self.open and not self._row:
+            return
         with self._lock:
             self._row = 0
             self._runs.clear()
@@ -129,6 +133,8 @@ class Circuit:
 
     def left(self, caller: object) -> None:
         """Hear that `caller` has ended, however; another one probes if it was to and brought no news."""
+        if self._probe is not caller:
+            return
         with self._lock:
             if self._probe is caller:
                 self._probe = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmling.events import Event
 from llmling.frozen import frozen
-from llmling.messages import Message, Usage
+from llmling.messages import NOTHING, Message, Usage
 from llmling.protocols import Recorder, Step
 from llmling.runtime.stream import Listener, silent
 
@@ -80,7 +80,7 @@ class Meter:
     `asked` counts the requests to providers, failed ones too.
     """
 
-    usage: Usage = Usage()
+    usage: Usage = NOTHING
     cost_usd: float | None = None
     asked: int = 0
     outer: Meter | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -32,20 +32,19 @@ Start = Callable[[], Awaitable[tuple[Message, ...]]]
 class OpenTurn:
     """A turn that is being taken: `context` holds the history before it."""
 
-    def __init__(self, context: RunContext, conversation: Conversation | None = None, key: str = "") -> None:
+    def __init__(self, context: RunContext, conversation: Conversation, key: str) -> None:
         self.context = context
         self.conversation = conversation
         self.over = False
         self._key = key
 
     async def complete(self, asked: Message, result: RunResult) -> None:
-        """Add the turn to the history, once; nothing happens outside of a session.
+        """Add the turn to the history, once.
 
         Raises:
             EngineError: It cannot be written.
         """
-        if self.conversation is not None:
-            await self.conversation.add(Turn(self._key, _own(asked, result)))
+        await self.conversation.add(Turn(self._key, _own(asked, result)))
 
 
 _inside: ContextVar[tuple[OpenTurn, ...]] = ContextVar("llmling_turns", default=())
@@ -82,8 +81,8 @@ class Conversation:
             RunError: The caller is inside a turn of this session itself, or of another one for too long.
             EngineError: The store cannot be used.
         """
-        around = [turn for turn in _inside.get() if turn.conversation is not None and not turn.over]
-        if any(turn.conversation is not None and turn.conversation.is_(self) for turn in around):
+        around = [turn for turn in _inside.get() if not turn.over]
+        if any(turn.conversation.is_(self) for turn in around):
             raise RunError(
                 f"session {self.id!r} of agent {self._agent!r} is in the middle of the turn that asks for another one: "
                 "use another session id, or none"
@@ -189,16 +188,14 @@ class Conversations:
             found = known[id] = Conversation(self._agent, id, self._keep, self._clock)
         return found
 
-    def turn(self, context: RunContext) -> AbstractAsyncContextManager[OpenTurn]:
-        """Take a turn in the session of a run; a run without one begins at once, with an empty history.
+    def of(self, context: RunContext) -> Conversation | None:
+        """Return the session of a run, None for one without.
 
         Raises:
             TemplateFailed: The key of the session cannot be made of this event.
-            RunError: It is asked for inside a turn of the same session.
-            EngineError: The store cannot be used.
         """
         id_ = self._id(context)
-        return nullcontext(OpenTurn(context)) if id_ is None else self.get(id_).turn(context)
+        return None if id_ is None else self.get(id_)
 
     def _id(self, context: RunContext) -> str | None:
         if context.session is not None:

@@ -1,16 +1,50 @@
-"""One deadline over many short waits."""
+"""Deadlines that cost less than `asyncio.timeout`: over one block, and one over many short waits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
 
 class DeadlineOver(Exception):
     """The time was over before the wait was."""
+
+
+class Limit:
+    """As `asyncio.timeout_at`, in a plain `with`: no coroutine is made to enter and to leave it.
+
+    What is inside is cancelled when the time of the running loop is `when`; a `TimeoutError` leaves the block then.
+    """
+
+    __slots__ = ("_before", "_over", "_task", "_timer", "_when")
+
+    def __init__(self, when: float) -> None:
+        self._over = False
+        self._when = when
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a time limit is for code that runs in a task")
+        self._task, self._before = task, task.cancelling()
+        self._timer = task.get_loop().call_at(self._when, self._end)
+        return self
+
+    def _end(self) -> None:
+        self._over = True
+        self._task.cancel()
+
+    def expired(self) -> bool:
+        """Whether the time was over before the block was."""
+        return self._over
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._timer.cancel()
+        if self._over and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
 
 class Deadline:

@@ -115,7 +115,11 @@ class Bounds:
 
     def of_model(self, model: Model) -> tuple[Bound, ...]:
         """The limits of requests to a model."""
-        return self._bounds.get(key_of(model), ())
+        return self.of_key(key_of(model))
+
+    def of_key(self, key: str) -> tuple[Bound, ...]:
+        """The limits of requests to the model of that key."""
+        return self._bounds.get(key, ())
 
     def shared(self, model: Model) -> dict[str, Limits]:
         """The limits of requests to a model and of all, by the names under which processes share them."""
@@ -162,6 +166,10 @@ class Gate:
         """Return the limits that requests to a model fall under."""
         return (*self._rate, *self.shared.pool, *self.shared.of_model(model))
 
+    def limited(self, key: str) -> bool:
+        """Whether requests to the model of that key fall under any limit."""
+        return bool(self._rate or self.shared.pool or self.shared.of_key(key))
+
     def shared_limits(self, model: Model) -> dict[str, Limits]:
         """Return the limits that requests to a model share with other processes, by name."""
         return {**self._own, **self.shared.shared(model)}
@@ -203,7 +211,9 @@ class Entry:
 
     def __init__(self, gate: Gate, model: Model, request: ModelRequest, event: Event, patient: bool) -> None:
         self._gate = gate
-        self._circuit = gate.shared.circuits.of(key_of(model))
+        self.over = False
+        self._key = key_of(model)
+        self._circuit = gate.shared.circuits.of(self._key)
         self._patient = patient
         self._model = model
         self._request = request
@@ -218,7 +228,7 @@ class Entry:
     def free(self) -> bool:
         """Whether the try may be made at once: its model is up, and nothing is counted. Then `open` is not needed."""
         gate = self._gate
-        if gate.accounts(self._event) or gate.limits(self._model):
+        if gate.accounts(self._event) or gate.limited(self._key):
             return False
         return self._circuit is None or self._circuit.turn(self) == 0
 
@@ -322,6 +332,7 @@ class Entry:
 
     async def close(self) -> None:
         """Give back what was taken; without an answer or a failure, what was reserved counts as spent."""
+        self.over = True
         if self._circuit is not None:
             self._circuit.left(self)
         if not self._inside:

@@ -15,13 +15,13 @@ _MARKS = ("{{", "{%", "{#", "\r")
 
 
 class PlainInstructions:
-    """Texts for the system turn; the message stays as it is."""
+    """Texts for the system turn; the message stays as it is. `same` is all of it when nothing has to be put in."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
 
     @functools.cached_property
-    def _same(self) -> str | None:
+    def same(self) -> str | None:
         """What `system` returns whatever is asked, None when it depends."""
         plain = not any(mark in text for text in self._texts for mark in _MARKS)
         return "\n\n".join(text for source in self._texts if (text := source.strip())) if plain else None
@@ -32,8 +32,8 @@ class PlainInstructions:
         Raises:
             TemplateFailed: They ask for something that is not there.
         """
-        if self._same is not None:
-            return self._same
+        if self.same is not None:
+            return self.same
         return "\n\n".join(text for source in self._texts if (text := template(source)(values).strip()))
 
     def user(self, message: str, values: Mapping[str, Any]) -> str:

@@ -153,9 +153,10 @@ class Node(ABC):
         """
         message = as_message(prompt)
         session = None if session is None else session_id(session)
-        envelope = self.envelope(message, event or run_event(self.name, message))
-        result = await self.answer(message, RunContext(envelope.event, session=session))
-        await self.pass_on(result, envelope, wait=wait_for_connections)
+        event = event or run_event(self.name, message)
+        result = await self.answer(message, RunContext(event, session=session))
+        if self.sinks or self.connections:
+            await self.pass_on(result, self.envelope(message, event), wait=wait_for_connections)
         return result
 
     def answering(self) -> AbstractContextManager[None]:

@@ -21,7 +21,7 @@ from llmling.masking import masked
 from llmling.messages import Message, TextPart
 from llmling.protocols import KnowledgeSource, Model, Prompt, Tool, ToolProvider
 from llmling.runtime.context import RunContext
-from llmling.runtime.instructions import as_prompt
+from llmling.runtime.instructions import PlainInstructions, as_prompt
 from llmling.runtime.lifespan import Lifespans, reason
 from llmling.runtime.output import OutputType
 from llmling.runtime.scope import current_event
@@ -96,6 +96,13 @@ class Parts:
         """Where its relative paths start."""
         return self._services.folder
 
+    @functools.cached_property
+    def _same(self) -> tuple[Message, ...] | None:
+        """What stands before the history of every run, or None when it is made for each."""
+        if self._knowledge or not isinstance(self.prompt, PlainInstructions) or self.prompt.same is None:
+            return None
+        return (Message.system(self.prompt.same),) if self.prompt.same else ()
+
     @property
     def _needs_opening(self) -> bool:
         return bool(self._own or self._knowledge)
@@ -140,6 +147,11 @@ class Parts:
         if stack is not None:
             await stack.aclose()
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything that `ready` looks at."""
+        return bool(self.providers or self._own or self._knowledge)
+
     async def ready(self) -> None:
         """Return when every MCP server has started or given up for now.
 
@@ -174,6 +186,18 @@ class Parts:
     def tools(self) -> list[Tool]:
         """Return the tools on offer right now, no two with the same name."""
         return self._toolbox.tools(self.providers)
+
+    async def turns(self, message: Message, context: RunContext, output: OutputType | None) -> list[Message]:
+        """Return what a run begins with: the system message, the history, and the user turn of a message.
+
+        Raises:
+            TemplateFailed: The instructions ask for something that is not there.
+        """
+        if output is None and (same := self._same) is not None:
+            return [*same, *context.history, message]
+        system = await self.system(message, context, output)
+        before = (Message.system(system),) if system else ()
+        return [*before, *context.history, self.framed(message, context)]
 
     async def system(self, message: Message, context: RunContext, output: OutputType | None) -> str:
         """Return the system message of one run: instructions, knowledge, and the shape of the answer.

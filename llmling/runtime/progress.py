@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmling.events import new_id
-from llmling.messages import RunResult, Usage
+from llmling.messages import NOTHING, RunResult, Usage
 from llmling.protocols import ModelResponse, RunInfo
 from llmling.runtime.context import NO_JOURNAL, RunContext
 from llmling.runtime.limits import check_limits
@@ -26,7 +26,7 @@ class Progress:
         self.run_id = new_id()
         self.info = RunInfo(profile.agent, self.run_id, context.event)
         self.listen = listen
-        self.usage = Usage()
+        self.usage = NOTHING
         self.cost_usd: float | None = None
         self.model = profile.model.name
         self.demo = False
@@ -71,6 +71,11 @@ class Progress:
         """
         usage = replace(self.usage, tool_calls=self._calls)
         check_limits(self._profile.agent, self._profile.limits, usage, self.cost_usd)
+
+    @property
+    def told(self) -> bool:
+        """Whether somebody listens."""
+        return self.listen is not silent
 
     def say(self, type_: RunEventType, message: str, **data: Any) -> None:
         """Tell the listener, when there is one, and the journal what its steps do not tell."""

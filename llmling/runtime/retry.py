@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from typing import TypeAlias, TypeVar
 
 from llmling.errors import ModelError, NotAsked
@@ -43,10 +44,12 @@ async def request_with_retries(
     tries = _Tries(model, policy, clock, deadline, on_retry, patient=patient)
     while True:
         try:
-            async with tries.entered(request) as entry:
+            entry = tries.entry(request)
+            if entry is None:
+                return await tries.request(request)
+            async with _Entered(tries, entry):
                 response = await tries.request(request)
-                if entry is not None:
-                    await entry.answered(response)
+                await entry.answered(response)
                 return response
         except ModelError as error:
             await tries.wait_after(error)
@@ -71,7 +74,8 @@ async def stream_with_retries(
     while True:
         silent = True
         try:
-            async with tries.entered(request) as entry:
+            entry = tries.entry(request)
+            async with nullcontext() if entry is None else _Entered(tries, entry):
                 limit = tries.limit()
                 parts = model.stream(tries.shortened(request))
                 span = tries.span(request)
@@ -143,17 +147,15 @@ class _Tries:
         """Begin the span of the try about to be made; a model that asks others leaves that to their tries."""
         return None if self._retries_by_itself else chat_span(self._model.name, request, self._tries - 1)
 
-    def entered(self, request: ModelRequest) -> _Entered:
-        """Wait until the try may be made, and tell what became of it; None where nothing bounds it."""
+    def entry(self, request: ModelRequest) -> Entry | None:
+        """Return the way of the try through the gate, or None where nothing bounds it."""
         passing = current_pass.get()
         if passing is None or self._retries_by_itself or getattr(self._model, "unbounded", False):
-            return _Entered(self, None)
-        return _Entered(self, passing.gate.entry(self._model, request, passing.event, patient=self._patient))
+            return None
+        return passing.gate.entry(self._model, request, passing.event, patient=self._patient)
 
     async def opened(self, entry: Entry) -> None:
         """Return when the try may be made."""
-        if entry.free:
-            return
         try:
             await self.bounded(lambda: entry.open(self.left_s()))
         except _DeadlineReached as error:
@@ -292,21 +294,21 @@ class _Entered:
 
     __slots__ = ("_entry", "_tries")
 
-    def __init__(self, tries: _Tries, entry: Entry | None) -> None:
+    def __init__(self, tries: _Tries, entry: Entry) -> None:
         self._tries = tries
         self._entry = entry
 
-    async def __aenter__(self) -> Entry | None:
-        if self._entry is not None:
-            try:
-                await self._tries.opened(self._entry)
-            except BaseException as error:
-                await self.__aexit__(type(error), error, None)
-                raise
-        return self._entry
+    async def __aenter__(self) -> None:
+        if self._entry.free:
+            return
+        try:
+            await self._tries.opened(self._entry)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, None)
+            raise
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._entry is None:
+        if error is None and self._entry.over:
             return
         try:
             # Of a try that was cut off, or not made, the status is that of the try before.

@@ -13,8 +13,10 @@ from llmling.messages import Message, RunResult, TextPart
 from llmling.protocols import ModelResponse, Tool, ToolSpec
 from llmling.runtime.asking import Asking
 from llmling.runtime.calling import Calling
-from llmling.runtime.context import RunContext
+from llmling.runtime.context import NO_JOURNAL, RunContext
+from llmling.runtime.deadline import Limit
 from llmling.runtime.gate import Pass, current_pass
+from llmling.runtime.hooks import NO_HOOKS
 from llmling.runtime.planning import Planning
 from llmling.runtime.profile import Profile
 from llmling.runtime.progress import Progress
@@ -55,6 +57,7 @@ class RunLoop:
         self._tools = tools
         self._calling: Calling | None = None
         self._reasks_left = profile.retries.attempts - 1
+        self._recording = context.journal is not NO_JOURNAL
 
     async def run(self, messages: Sequence[Message]) -> RunResult:
         """Answer an exchange that ends with the user's message.
@@ -68,6 +71,9 @@ class RunLoop:
         # Also without a gate: that of a run around this one, whose tool this agent is, must not count it.
         pass_token = current_pass.set(None if gate is None else Pass(gate, event))
         try:
+            if self._profile.hooks is NO_HOOKS:
+                with run_span(self._profile.agent, progress.model, progress.run_id, event) as span:
+                    return await self._run(messages, window, span)
             async with self._profile.hooks.listening(progress.listen) as progress.listen:
                 with run_span(self._profile.agent, progress.model, progress.run_id, event) as span:
                     return await self._run(messages, window, span)
@@ -85,7 +91,7 @@ class RunLoop:
         progress.deadline = self._profile.clock.monotonic() + timeout_s - min(0.1, timeout_s / 20)
         try:
             try:
-                async with asyncio.timeout(timeout_s):
+                with Limit(asyncio.get_running_loop().time() + timeout_s):
                     exchange, content, response = await self._turns(list(messages), window)
             except TimeoutError:
                 raise LimitExceeded(
@@ -126,12 +132,12 @@ class RunLoop:
                     content = self._content(response)
                 except OutputError as error:
                     self._reask(error, exchange)
-                    if not replayed:
+                    if not replayed and self._recording:
                         await self._asking.reject(f"{iteration}:reply", response)
                     continue
             else:
                 content = None
-            if not replayed:
+            if not replayed and self._recording:
                 facts = {"origins": self._called().origins(calls)} if calls else {}
                 await self._asking.record(f"{iteration}:reply", response, **facts)
             if not calls:
@@ -171,7 +177,7 @@ class RunLoop:
         if response.message.tool_calls:
             # Calls of tools that are not on offer get no results; in a history they would be orphans.
             response = replace(response, message=replace(response.message, parts=(TextPart(response.message.text),)))
-        if not replayed:
+        if not replayed and self._recording:
             await self._asking.record(f"{turns}:final", response)
         exchange.append(response.message)
         return exchange, content, replace(response, finish_reason="max_iterations")

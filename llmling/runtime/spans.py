@@ -69,9 +69,11 @@ def _add_up(span: OpenSpan) -> None:
         retries += found(semconv.RETRIES, 1 if semconv.RESEND_COUNT in child.attributes else 0)
         if (cost := found(semconv.COST_USD)) is not None:
             cost_usd = (cost_usd or 0.0) + cost
-    span.attributes |= {semconv.INPUT_TOKENS: read, semconv.OUTPUT_TOKENS: written, semconv.RETRIES: retries}
+    attributes = span.attributes
+    attributes[semconv.INPUT_TOKENS], attributes[semconv.OUTPUT_TOKENS] = read, written
+    attributes[semconv.RETRIES] = retries
     if cost_usd is not None:
-        span.attributes[semconv.COST_USD] = cost_usd
+        attributes[semconv.COST_USD] = cost_usd
 
 
 # --- tries and tool calls -------------------------------------------------------------------------------------------

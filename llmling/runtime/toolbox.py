@@ -65,6 +65,8 @@ class Toolbox:
         Of two with the same name the later one gets a number behind it; own tools come first, then those of the
         providers, in their order. The log says so once.
         """
+        if not providers:
+            return list(self._own.values())
         offers = [(provider.name, tool) for provider in providers for tool in provider.tools()]
         wanted = {*self._own, *(tool.spec.name for _, tool in offers)}
         tools, owners = dict(self._own), dict.fromkeys(self._own, "the agent itself")

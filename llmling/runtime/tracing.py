@@ -109,7 +109,8 @@ class OpenSpan:
         "ended",
         "name",
         "parent",
-        "place",
+        "span_id",
+        "trace_id",
     )
 
     def __init__(
@@ -122,7 +123,8 @@ class OpenSpan:
     ) -> None:
         self.name = name
         self.parent = parent
-        self.place = Place(place_of(parent).trace_id, new_span_id())
+        self.trace_id = parent.trace_id
+        self.span_id = new_span_id()
         self.attributes = attributes
         self.children: list[Span] = []
         self.ended: Span | None = None
@@ -131,6 +133,11 @@ class OpenSpan:
         self._token: Token[OpenSpan | Place | None] | None = None
         self._started = time.time()
         self._began = time.perf_counter()
+
+    @property
+    def place(self) -> Place:
+        """Where in its trace it is."""
+        return Place(self.trace_id, self.span_id)
 
     def __enter__(self) -> Self:
         self._token = _current.set(self)
@@ -152,9 +159,9 @@ class OpenSpan:
             self.attributes.setdefault(semconv.ERROR_TYPE, _error_type(error))
         self.ended = Span(
             name=self.name,
-            trace_id=self.place.trace_id,
-            span_id=self.place.span_id or "",
-            parent_id=place_of(self.parent).span_id,
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            parent_id=self.parent.span_id,
             started=self._started,
             latency_ms=(time.perf_counter() - self._began) * 1000,
             status="ok" if error is None else "error",
