@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, cast
 
@@ -20,34 +21,66 @@ RUN = "dev.llmling.run"
 """The type of events that no trigger made: Python code called `run`."""
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
-_id_lock = threading.Lock()
-_last_id = 0
-_entropy: deque[int] = deque()
-os.register_at_fork(after_in_child=_entropy.clear)
+_DIGITS = bytes(ord(_CROCKFORD[byte & 31]) for byte in range(256))
 
 
-def random_bits() -> int:
-    """Return 80 random bits, fit for keys.
+class _Random:
+    """Random texts of one length, fit for keys: read from the system many at a time.
 
-    They are read from the system many at a time: each read lets another thread run, and the loop waits until it is
-    done.
+    Each read lets another thread run, and the loop waits until it is done.
     """
-    while True:
-        try:
-            return _entropy.popleft()
-        except IndexError:
-            data = os.urandom(2560)
-            _entropy.extend(int.from_bytes(data[start : start + 10], "big") for start in range(0, len(data), 10))
+
+    __slots__ = ("_length", "_make", "_texts")
+
+    def __init__(self, length: int, make: Callable[[int], str]) -> None:
+        """`make` returns that many random characters."""
+        self._length = length
+        self._make = make
+        self._texts: deque[str] = deque()
+        os.register_at_fork(after_in_child=self._texts.clear)
+
+    def text(self) -> str:
+        while True:
+            try:
+                return self._texts.popleft()
+            except IndexError:
+                length, text = self._length, self._make(256 * self._length)
+                self._texts.extend([text[start : start + length] for start in range(0, len(text), length)])
+
+
+_tail = _Random(14, lambda count: os.urandom(count).translate(_DIGITS).decode())
+_hex = _Random(16, lambda count: os.urandom(count // 2).hex())
+
+
+def random_hex() -> str:
+    """Return 64 random bits, fit for keys, as 16 digits."""
+    return _hex.text()
+
+
+_id_lock = threading.Lock()
+_last_ms = _count = 0
 
 
 def new_id() -> str:
-    """Return a new id of 26 characters: safe in a path, unique, ascending by time within a process (a ULID)."""
-    global _last_id
-    fresh = (time.time_ns() // 1_000_000 << 80) | random_bits()
+    """Return a new id of 26 characters: safe in a path, unique, ascending by time within a process (a ULID).
+
+    Behind the time stand the number of the id in its millisecond and 70 random bits.
+    """
+    global _last_ms, _count
+    now_ms = time.time_ns() // 1_000_000
     with _id_lock:
-        _last_id = max(fresh, _last_id + 1)
-        value = _last_id
-    return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
+        if now_ms > _last_ms:
+            _last_ms, _count = now_ms, 0
+        else:
+            # Also when the clock was put back.
+            _count += 1
+            _last_ms, _count = _last_ms + (_count >> 10), _count & 1023
+        return f"{_second(_last_ms >> 10)}{_PAIRS[_last_ms & 1023]}{_PAIRS[_count]}{_tail.text()}"
+
+
+@functools.lru_cache(maxsize=2)
+def _second(number: int) -> str:
+    return "".join([_PAIRS[number >> shift & 1023] for shift in (30, 20, 10, 0)])
 
 
 @frozen

@@ -26,7 +26,7 @@ async def ask(call: Call) -> ModelResponse:
             completion = await _send(call, stream=False)
             return call.response_of_completion(completion)
     except Exception as error:  # the border to litellm, which raises nearly everything
-        raise call.failure(error, limit) from error
+        raise call.failure(error, late=limit.expired()) from error
 
 
 async def stream(call: Call) -> AsyncGenerator[TextDelta | ModelResponse, None]:
@@ -58,7 +58,7 @@ async def _bounded(call: Call, step: Any) -> Any:
         async with limit:
             return await step
     except Exception as error:  # the border to litellm
-        raise call.failure(error, limit) from error
+        raise call.failure(error, late=limit.expired()) from error
 
 
 async def _send(call: Call, *, stream: bool) -> Any:
@@ -67,7 +67,7 @@ async def _send(call: Call, *, stream: bool) -> Any:
     # An "internal" call starts none of litellm's logging tasks on our loop.
     quiet: Any = internal.is_internal_call.set(True) if internal else None
     try:
-        return await litellm.acompletion(**_arguments(call, stream), shared_session=await clients.session())
+        return await litellm.acompletion(**_arguments(call, stream), shared_session=clients.session())
     finally:
         if internal:
             internal.is_internal_call.reset(quiet)

@@ -13,7 +13,6 @@ from llmling.models.route import Access, Route
 from llmling.models.tariff import Tokens
 from llmling.models.wire import Answer, read_usage
 from llmling.protocols import ModelRequest, ModelResponse
-from llmling.runtime.deadline import Limit
 
 
 class Call:
@@ -28,9 +27,9 @@ class Call:
         self.request = request
         self.deadline = asyncio.get_running_loop().time() + request.timeout_s
 
-    def failure(self, error: Exception, limit: asyncio.Timeout | Limit) -> ModelError:
-        """Return what an exception means that came out of a block bounded by `limit`."""
-        if limit.expired():
+    def failure(self, error: Exception, *, late: bool) -> ModelError:
+        """Return what an exception means; `late` when it came since the time was over."""
+        if late:
             return ModelError(
                 f"{self.config.name}: no answer within {self.request.timeout_s:g} s "
                 "(`model_settings: {timeout_s: ...}`)",

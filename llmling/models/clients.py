@@ -27,7 +27,7 @@ class _Holder:
         self.keeper = _keep(self.session)
 
 
-async def session() -> aiohttp.ClientSession:
+def session() -> aiohttp.ClientSession:
     """Return the running loop's session.
 
     `close_clients` closes it; otherwise the loop does when it shuts down its asynchronous generators, which
@@ -37,7 +37,7 @@ async def session() -> aiohttp.ClientSession:
     holder = _holders.get(loop)
     if holder is None or holder.session.closed:
         _holders[loop] = holder = _Holder()
-        await anext(holder.keeper)
+        _begin(holder.keeper)
     return holder.session
 
 
@@ -46,6 +46,14 @@ async def close_clients() -> None:
     holder = _holders.pop(asyncio.get_running_loop(), None)
     if holder is not None:
         await holder.keeper.aclose()
+
+
+def _begin(keeper: AsyncGenerator[None, None]) -> None:
+    """Run a generator to its first `yield`; nothing before it awaits, so no turn of the loop is needed."""
+    try:
+        anext(keeper).__await__().send(None)
+    except StopIteration:
+        return
 
 
 async def _keep(opened: aiohttp.ClientSession) -> AsyncGenerator[None, None]:

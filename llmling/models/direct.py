@@ -16,7 +16,7 @@ from llmling.models.dialects.base import Splitter, StreamFailed, Unusual
 from llmling.models.plan import Plan
 from llmling.models.wire import Answer, wire_messages
 from llmling.protocols import ModelResponse, TextDelta
-from llmling.runtime.deadline import Limit
+from llmling.runtime.deadline import Deadline, DeadlineOver, Limit
 
 _MOST_REPEATED = 100
 """Pieces that are the same, one after the other, after which a model is taken to be stuck; as litellm has it."""
@@ -30,13 +30,13 @@ async def ask(call: Call, plan: Plan, body: bytes) -> ModelResponse:
     Raises:
         ModelError: The provider failed; `retryable` is decided by the HTTP status.
     """
-    limit = Limit(call.deadline)
+    limit = Limit(call.request.timeout_s)
     try:
         with limit:
             said = await transport.answered(plan.target, body)
         return _read(call, plan, said)
     except Exception as error:  # the border to the provider, and to litellm where it reads the answer
-        raise call.failure(error, limit) from error
+        raise call.failure(error, late=limit.expired()) from error
 
 
 def _read(call: Call, plan: Plan, body: bytes) -> ModelResponse:
@@ -62,8 +62,9 @@ async def stream(call: Call, plan: Plan, body: bytes) -> AsyncGenerator[TextDelt
     """
     reader = _Reader(call, plan)
     parts = transport.streamed(plan.target, body)
+    limit = Deadline(call.request.timeout_s)
     try:
-        while not reader.splitter.ended and (part := await _next(call, parts)) is not None:
+        while not reader.splitter.ended and (part := await _next(call, parts, limit)) is not None:
             for text in reader.texts(part):
                 yield TextDelta(text)
         for text in reader.texts(None):
@@ -72,6 +73,7 @@ async def stream(call: Call, plan: Plan, body: bytes) -> AsyncGenerator[TextDelt
             raise call.unfinished()
         await _drain(parts)
     finally:
+        limit.close()
         await parts.aclose()
     if not reader.counted:
         await _count(call, reader)
@@ -86,22 +88,22 @@ async def _count(call: Call, reader: _Reader) -> None:
     def count() -> tuple[int, int]:
         return litellm.token_counter(messages=messages), litellm.token_counter(text=said)
 
-    limit = Limit(call.deadline)
+    limit = asyncio.timeout_at(call.deadline)
     try:
-        with limit:
+        async with limit:
             read, written = await asyncio.to_thread(count)
     except Exception as error:  # the border to litellm
-        raise call.failure(error, limit) from error
+        raise call.failure(error, late=limit.expired()) from error
     reader.take(litellm.Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written))
 
 
-async def _next(call: Call, parts: AsyncGenerator[bytes, None]) -> bytes | None:
-    limit = Limit(call.deadline)
+async def _next(call: Call, parts: AsyncGenerator[bytes, None], limit: Deadline) -> bytes | None:
+    if limit.over:
+        raise call.failure(DeadlineOver(), late=True)
     try:
-        with limit:
-            return await anext(parts, None)
+        return await limit.wait(anext(parts, None))
     except Exception as error:  # the border to the provider
-        raise call.failure(error, limit) from error
+        raise call.failure(error, late=isinstance(error, DeadlineOver)) from error
 
 
 async def _drain(parts: AsyncGenerator[bytes, None]) -> None:

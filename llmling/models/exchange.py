@@ -10,7 +10,6 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Protocol
 
 import aiohttp
@@ -19,6 +18,9 @@ from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
 _AIOHTTP = re.compile(r"3\.1[34]\.\d+$")
+_FINAL, _SWITCHING = 200, 101
+"""Statuses of answers after which no other comes."""
+_MOVED = frozenset({301, 302, 303, 307, 308})
 _ENDS = frozenset("\r\n\0")
 NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 """The deadline of the call bounds everything."""
@@ -53,9 +55,10 @@ class Reply(Protocol):
 class Line:
     """How to reach one address in one loop, and what every request to it begins with."""
 
-    __slots__ = ("_head", "_request")
+    __slots__ = ("_head", "_headers", "_request", "_ssl", "_url")
 
     def __init__(self, url: yarl.URL, headers: Mapping[str, str], ssl: Any) -> None:
+        self._url, self._headers, self._ssl = url, headers, ssl
         # It knows how connections are told apart and made, and what else stands in the head; it is never sent itself.
         self._request = aiohttp.ClientRequest(
             "POST", url, headers=headers, data=b"-", ssl=ssl, loop=asyncio.get_running_loop()
@@ -67,13 +70,14 @@ class Line:
             raise ValueError("a header holds a line break")
         self._head = "\r\n".join([*lines, "Content-Length: "]).encode()
 
-    async def post(self, connector: aiohttp.BaseConnector, body: bytes) -> Reply:
-        """Send a request and return its answer.
+    async def post(self, session: aiohttp.ClientSession, body: bytes) -> Reply:
+        """Send a request over the connections of a session and return its answer; a redirect is left to the session.
 
         Raises:
             aiohttp.ClientError: There was none.
         """
-        connection = await connector.connect(self._request, [], NO_LIMIT)
+        connector: Any = session.connector
+        connection: Connection = await connector.connect(self._request, [], NO_LIMIT)
         try:
             # Both are there as long as nobody has closed the connection.
             protocol: Any = connection.protocol
@@ -81,11 +85,15 @@ class Line:
             protocol.transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
             while True:
                 message, content = await protocol.read()
-                if message.code >= HTTPStatus.OK or message.code == HTTPStatus.SWITCHING_PROTOCOLS:
-                    return _Reply(message.code, message.headers, content, connection)
+                if message.code >= _FINAL or message.code == _SWITCHING:
+                    break
+            if message.code not in _MOVED:
+                return _Reply(message.code, message.headers, content, connection)
         except BaseException:
             connection.close()
             raise
+        connection.close()
+        return await session.post(self._url, data=body, headers=self._headers, ssl=self._ssl, timeout=NO_LIMIT)
 
 
 def known() -> bool:

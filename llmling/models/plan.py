@@ -18,7 +18,7 @@ from llmling.models.certified import Provider, provider_of
 from llmling.models.dialects.base import Dialect, Splitter
 from llmling.models.route import Access, Route
 from llmling.models.transport import Target, target_of
-from llmling.models.wire import wire_messages, wire_schema, wire_tools
+from llmling.models.wire import wire_json, wire_messages, wire_schema, wire_tools
 from llmling.protocols import ModelRequest, ToolSpec
 
 logger = logging.getLogger("llmling.models")
@@ -58,11 +58,10 @@ class Plan:
 
     def body(self, messages: tuple[Message, ...]) -> bytes | None:
         """Return the body of a request, or None when litellm would not write it so."""
-        wire = wire_messages(messages)
         if self.head is not None:
-            return f"{self.head}{json.dumps(wire)}}}".encode()
+            return f"{self.head}{wire_json(messages)}}}".encode()
         try:
-            return json.dumps(self.transform(wire)).encode()
+            return json.dumps(self.transform(wire_messages(messages))).encode()
         except Exception as error:  # noqa: BLE001 - the border to litellm; its own way says what is wrong
             logger.debug("a request goes through litellm.acompletion: %s", error)
             return None

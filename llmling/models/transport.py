@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,13 +16,12 @@ from llmling.models.exchange import NO_LIMIT, Line, Reply, known
 from llmling.models.failure import Refused
 
 _MOST_OF_AN_ERROR = 65_536
-_MOVED = frozenset({301, 302, 303, 307, 308})
 
 
 class Target:
     """Where requests go and what is the same in their heads."""
 
-    __slots__ = ("_line", "_session", "headers", "proxy", "ssl", "url")
+    __slots__ = ("_known", "headers", "proxy", "ssl", "url")
 
     def __init__(self, url: yarl.URL, headers: Mapping[str, str], proxy: str | None, ssl: Any) -> None:
         """`ssl` is what checks the server's certificate, as litellm has it."""
@@ -30,15 +29,15 @@ class Target:
         self.headers = headers
         self.proxy = proxy
         self.ssl = ssl
-        self._session: aiohttp.ClientSession | None = None
-        self._line: Line | None = None
+        self._known: tuple[aiohttp.ClientSession | None, Line | None] = (None, None)
 
     def line(self, session: aiohttp.ClientSession) -> Line | None:
         """Return the short way over the connections of a session, or None: the session itself must be asked."""
-        if self._session is not session:
-            self._session = session
-            self._line = None if self.proxy or not known() else Line(self.url, self.headers, self.ssl)
-        return self._line
+        asked, line = self._known
+        if asked is not session:
+            line = None if self.proxy or not known() else Line(self.url, self.headers, self.ssl)
+            self._known = session, line
+        return line
 
 
 def target_of(url: str, headers: Mapping[str, str], ssl: Any) -> Target:
@@ -83,15 +82,12 @@ async def streamed(target: Target, body: bytes) -> AsyncGenerator[bytes, None]:
         reply.release()
 
 
-async def _sent(target: Target, body: bytes) -> Reply:
-    session = await clients.session()
-    line, connector = target.line(session), session.connector
-    if line is not None and connector is not None:
-        reply = await line.post(connector, body)
-        if reply.status not in _MOVED:
-            return reply
-        reply.close()  # the session finds where to
-    return await session.post(
+def _sent(target: Target, body: bytes) -> Awaitable[Reply]:
+    session = clients.session()
+    line = target.line(session)
+    if line is not None:
+        return line.post(session, body)
+    return session.post(
         target.url, data=body, headers=target.headers, proxy=target.proxy, ssl=target.ssl, timeout=NO_LIMIT
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from llmling.messages import Message, Part, TextPart, ToolCallPart, ToolCallResponsePart, Usage
@@ -29,6 +30,17 @@ def wire_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
             entry["tool_calls"] = [_wire_call(call) for call in calls]
         wire.append(entry)
     return wire
+
+
+def wire_json(messages: Iterable[Message]) -> str:
+    """Return `wire_messages` as JSON, as `json.dumps` writes it."""
+    wire: list[str] = []
+    for message in messages:
+        if len(message.parts) == 1 and type(part := message.parts[0]) is TextPart:
+            wire.append(f'{{"role": "{message.role}", "content": {encode_basestring_ascii(part.content)}}}')
+        else:
+            wire += map(json.dumps, wire_messages((message,)))
+    return f"[{', '.join(wire)}]"
 
 
 def _wire_call(call: ToolCallPart) -> dict[str, Any]:

@@ -302,16 +302,17 @@ class Agent(Member, Generic[TDeps]):
                 await self.parts.ready()
             conversation = self._conversations.of(context)
             if conversation is None:
-                return (await self._run(message, context))[1]
+                turns = await self.parts.turns(message, context, self._output)
+                return await self._run_loop(context).run(turns)
             async with conversation.turn(context) as turn:
-                asked, result = await self._run(message, turn.context)
-                await turn.complete(asked, result)
+                turns = await self.parts.turns(message, turn.context, self._output)
+                result = await self._run_loop(turn.context).run(turns)
+                await turn.complete(turns[-1], result)
             return result
 
-    async def _run(self, message: Message, context: RunContext) -> tuple[Message, RunResult]:
-        turns = await self.parts.turns(message, context, self._output)
-        loop = RunLoop(self._profile, self.parts.tools(), context, listen=context.listen, streaming=context.streaming)
-        return turns[-1], await loop.run(turns)
+    def _run_loop(self, context: RunContext) -> RunLoop:
+        tools = self.parts.tools()
+        return RunLoop(self._profile, tools, context, listen=context.listen, streaming=context.streaming)
 
     def session(self, id: str) -> Session:  # noqa: A002
         """Return the conversation of that id, new or going on.

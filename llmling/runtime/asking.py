@@ -7,7 +7,7 @@ question that waits there, and its answer the reply.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from llmling.asks import Ask, Question, ask_key, decision_key, decision_of
@@ -133,7 +133,8 @@ class Asking:
             request = dataclasses.replace(request, on_retry=self._retried)
         token = current_request.set(None if self._context.kept else self._progress.info)
         try:
-            response = await self._tried(request, streaming=streaming)
+            tried = self._streamed(request) if streaming else self._requested(request)
+            response = await tried
             self._context.meter.count(self._failed + response.usage.requests)
             return response
         except NobodyToAsk as error:
@@ -159,17 +160,19 @@ class Asking:
             await self._journal.record(ask.step(), committed=True)
         return Asked(ask.reason())
 
-    async def _tried(self, request: ModelRequest, *, streaming: bool) -> ModelResponse:
+    def _requested(self, request: ModelRequest) -> Awaitable[ModelResponse]:
         profile = self._profile
-        if not streaming:
-            return await request_with_retries(
-                profile.model,
-                request,
-                profile.retries,
-                clock=profile.clock,
-                deadline=self._progress.deadline,
-                on_retry=request.on_retry,
-            )
+        return request_with_retries(
+            profile.model,
+            request,
+            profile.retries,
+            clock=profile.clock,
+            deadline=self._progress.deadline,
+            on_retry=request.on_retry,
+        )
+
+    async def _streamed(self, request: ModelRequest) -> ModelResponse:
+        profile = self._profile
         async for part in stream_with_retries(
             profile.model,
             request,

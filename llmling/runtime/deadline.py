@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Self, TypeVar
 
@@ -14,26 +16,30 @@ class DeadlineOver(Exception):
 
 
 class Limit:
-    """As `asyncio.timeout_at`, in a plain `with`: no coroutine is made to enter and to leave it.
+    """As `asyncio.timeout`, in a plain `with`: no coroutine is made to enter and to leave it.
 
-    What is inside is cancelled when the time of the running loop is `when`; a `TimeoutError` leaves the block then.
+    What is inside is cancelled after `seconds`; a `TimeoutError` leaves the block then. All limits of the same length
+    share one timer of their loop, since they end in the order in which they began.
     """
 
-    __slots__ = ("_before", "_over", "_task", "_timer", "_when")
+    __slots__ = ("_before", "_line", "_over", "_seconds", "_task", "when")
 
-    def __init__(self, when: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self._over = False
-        self._when = when
+        self._seconds = seconds
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a time limit is for code that runs in a task")
-        self._task, self._before = task, task.cancelling()
-        self._timer = task.get_loop().call_at(self._when, self._end)
+        loop = task.get_loop()
+        self._task, self._before, self.when = task, task.cancelling(), loop.time() + self._seconds
+        self._line = _line(loop, self._seconds)
+        self._line.add(self)
         return self
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Cancel what is inside: the time is over."""
         self._over = True
         self._task.cancel()
 
@@ -42,9 +48,61 @@ class Limit:
         return self._over
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._timer.cancel()
+        self._line.remove(self)
         if self._over and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
             raise TimeoutError from error
+
+
+class _Line:
+    """The limits of one length in one loop, in the order of their ends, and the timer of the first one."""
+
+    __slots__ = ("_armed", "_limits", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._limits: OrderedDict[Limit, None] = OrderedDict()
+        self._armed = False
+
+    def add(self, limit: Limit) -> None:
+        self._limits[limit] = None
+        if not self._armed:
+            self._armed = True
+            self._loop.call_at(limit.when, self._look)
+
+    def remove(self, limit: Limit) -> None:
+        self._limits.pop(limit, None)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        while self._limits:
+            first = next(iter(self._limits))
+            if first.when > now:
+                self._loop.call_at(first.when, self._look)
+                return
+            del self._limits[first]
+            first.end()
+        self._armed = False
+
+
+class _Lines(threading.local):
+    """The lines of the loop that runs in this thread."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    known: dict[float, _Line]
+
+
+_lines = _Lines()
+_MOST_LINES = 64
+
+
+def _line(loop: asyncio.AbstractEventLoop, seconds: float) -> _Line:
+    if _lines.loop is not loop or len(_lines.known) > _MOST_LINES:
+        # What is in lines that are forgotten holds them itself.
+        _lines.loop, _lines.known = loop, {}
+    line = _lines.known.get(seconds)
+    if line is None:
+        line = _lines.known[seconds] = _Line(loop)
+    return line
 
 
 class Deadline:

@@ -29,6 +29,7 @@ SIZES = "budget sizes"
 _PLACE_MARGIN_S = 5.0
 _DOWN = frozenset({HTTPStatus.REQUEST_TIMEOUT})
 _SERVER_ERROR = 500
+_NOTHING_CLAIMED = Claim()
 _NO_ROOM = (
     "since a limit on requests or a budget had no room; raise that limit or limits.timeout_s, or lower `concurrency`"
 )
@@ -220,7 +221,7 @@ class Entry:
         self._event = event
         self._accounts: list[Account] = []
         self._limits: tuple[Bound, ...] = ()
-        self._claim = Claim()
+        self._claim = _NOTHING_CLAIMED
         self._place: str | None = None
         self._inside = False
 

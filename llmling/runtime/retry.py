@@ -173,13 +173,13 @@ class _Tries:
                 retry_after_s=error.retry_after_s,
             ) from error
 
-    async def request(self, request: ModelRequest) -> ModelResponse:
+    def request(self, request: ModelRequest) -> Awaitable[ModelResponse]:
         """Make one try, until the deadline."""
         left_s = self.left_s()
         if left_s is None or left_s > request.timeout_s:
             # The model ends the try itself before the deadline; a run that it holds up even so ends by its own limit.
-            return await self._request(request)
-        return await self.bounded(lambda: self._request(self.shortened(request)))
+            return self._request(request)
+        return self.bounded(lambda: self._request(self.shortened(request)))
 
     async def _request(self, request: ModelRequest) -> ModelResponse:
         span = self.span(request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -91,7 +90,7 @@ class RunLoop:
         progress.deadline = self._profile.clock.monotonic() + timeout_s - min(0.1, timeout_s / 20)
         try:
             try:
-                with Limit(asyncio.get_running_loop().time() + timeout_s):
+                with Limit(timeout_s):
                     exchange, content, response = await self._turns(list(messages), window)
             except TimeoutError:
                 raise LimitExceeded(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, Self, TypeAlias
 
-from llmling.events import random_bits
+from llmling.events import random_hex
 from llmling.frozen import frozen
 from llmling.runtime import semconv
 
@@ -124,7 +124,7 @@ class OpenSpan:
         self.name = name
         self.parent = parent
         self.trace_id = parent.trace_id
-        self.span_id = new_span_id()
+        self.span_id = random_hex()
         self.attributes = attributes
         self.children: list[Span] = []
         self.ended: Span | None = None
@@ -237,12 +237,7 @@ def get_tracer() -> Tracer:
 
 def new_trace() -> Place:
     """Return the top of a new trace."""
-    return Place(f"{random_bits() << 48 | random_bits() >> 32:032x}")
-
-
-def new_span_id() -> str:
-    """Return an id no other span has."""
-    return f"{random_bits() >> 16:016x}"
+    return Place(random_hex() + random_hex())
 
 
 def current_span() -> OpenSpan | Place | None:

@@ -41,9 +41,13 @@ class Window:
         self._progress = progress
         self._asking = asking
         self._question = question
-        self._gauge = Gauge()
         self._left = _NOTHING
         self.plan = ""
+
+    @functools.cached_property
+    def _gauge(self) -> Gauge:
+        # Most runs fit and never ask by how much.
+        return Gauge()
 
     async def reply(
         self,
