@@ -35,6 +35,9 @@ _LATER = (
 """Imported by litellm in the first call of `acompletion`, where they would stop the loop for a third of a second."""
 
 
+_ASKED = ("openai/gpt-4o-mini", "anthropic/claude-3-5-haiku-latest")
+
+
 class _Ended(BaseException):
     """The program has ended while something was imported that nobody waits for."""
 
@@ -140,6 +143,7 @@ def _import() -> Any:
                 getattr(types, name)()
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(_WARNS)
+            _ask_for_providers(litellm)
     # So do others that litellm imports when a provider is first asked.
     warnings.filterwarnings("ignore", r"Items? .* using the `ReadOnly` qualifier", UserWarning)
     # Cancelling while litellm prepares a request in a thread leaves what the thread returns to nobody.
@@ -159,6 +163,16 @@ def _import() -> Any:
         if log.level == logging.NOTSET:
             log.setLevel(logging.WARNING)
     return litellm
+
+
+def _ask_for_providers(litellm: Any) -> None:
+    """Let litellm import and read here what it would on the loop for the first model of a provider."""
+    utils: Any = importlib.import_module("litellm.utils")
+    for name in _ASKED:
+        model, provider, _, _ = litellm.get_llm_provider(model=name)
+        config = utils.ProviderConfigManager.get_provider_chat_config(model, litellm.LlmProviders(provider))
+        # Anthropic's reads and parses the whole table of prices once more.
+        config.get_supported_openai_params(model)
 
 
 def _import_the_rest() -> Any:

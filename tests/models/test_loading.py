@@ -47,7 +47,12 @@ def work():
 threading.Thread(target=work).start()
 """
 FAKE = {
-    "__init__": "import wave, request_timeout",
+    "__init__": "import wave, request_timeout; LlmProviders = str; get_llm_provider = lambda model: (model, '', 0, 0)",
+    "utils": """
+class ProviderConfigManager:
+    get_provider_chat_config = lambda *_: ProviderConfigManager
+    get_supported_openai_params = lambda *_: []
+""",
     "anthropic_beta_headers_manager": "def is_beta_header_supported(*_): ...",
     "types/__init__": "",
     "types/utils": "Message = Delta = ModelResponse = ModelResponseStream = dict",
