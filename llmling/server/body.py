@@ -7,14 +7,14 @@ import json
 import math
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from llmling.server.reply import Refused
 
 MAX_DEPTH = 100
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 _CHARSETS = {
-    "utf-8": "utf-8-sig", "utf8": "utf-8-sig", "us-ascii": "ascii", "ascii": "ascii",
+    "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii",
     "iso-8859-1": "latin-1", "latin1": "latin-1", "windows-1252": "cp1252",
 }  # fmt: skip
 
@@ -46,19 +46,17 @@ async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: floa
     there after `timeout_s`, then also closing the connection; with 400 what is framed wrongly. `key` is what raises
     the limit.
     """
-    too_long = Refused(
-        413, f"the body is longer than {max_bytes} bytes; send less" + (f" or raise `{key}:`" if key else "")
-    )
     if (request.content_length or 0) > max_bytes:
-        raise too_long
-    body = bytearray()
+        raise _too_long(max_bytes, key)
+    body = b""
     try:
-        async with asyncio.timeout(timeout_s):
-            await _go_on(request)
-            while chunk := await request.content.readany():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise too_long
+        if request.content.is_eof() and "Expect" not in request.headers:
+            # The usual small body came with its head.
+            body = request.content.read_nowait()
+        else:
+            async with asyncio.timeout(timeout_s):
+                await _go_on(request)
+                body = await _gathered(request.content, max_bytes)
     except TimeoutError:
         late = f"the body took longer than {timeout_s:g} s; send it faster or smaller"
         raise Refused(408, late, linger=False) from None
@@ -66,6 +64,21 @@ async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: floa
         raise Refused(400, "the body is framed wrongly (chunks or length)", linger=False) from None
     except ConnectionError:
         raise Refused(400, "the connection ended before the body did", linger=False) from None
+    if len(body) > max_bytes:
+        raise _too_long(max_bytes, key)
+    return body
+
+
+def _too_long(max_bytes: int, key: str | None) -> Refused:
+    more = f" or raise `{key}:`" if key else ""
+    return Refused(413, f"the body is longer than {max_bytes} bytes; send less{more}")
+
+
+async def _gathered(content: StreamReader, max_bytes: int) -> bytes:
+    """Return all of a body, or what shows that it is too long."""
+    body = bytearray()
+    while len(body) <= max_bytes and (chunk := await content.readany()):
+        body += chunk
     return bytes(body)
 
 
@@ -82,7 +95,7 @@ async def _go_on(request: web.BaseRequest) -> None:
 def parse(body: bytes, content_type: str, charset: str | None) -> Any:
     """Return the JSON value, or the text, of a body; refuses with 400 what is not valid."""
     try:
-        text = body.decode(_CHARSETS[(charset or "utf-8").lower()])
+        text = body.decode(_CHARSETS[(charset or "utf-8").lower()]).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise Refused(400, f"the body is not valid {error.encoding.upper()} at byte {error.start}") from None
     if not is_json(content_type):
@@ -90,7 +103,7 @@ def parse(body: bytes, content_type: str, charset: str | None) -> Any:
     if not text.strip():
         raise Refused(400, "the body is empty; send a JSON value")
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = _decode(text)
     except RecursionError:
         raise Refused(400, f"the JSON is nested deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as error:
@@ -116,6 +129,10 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError("a number is too large")
     return value
+
+
+# `json.loads` would make one for each body.
+_decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
 
 
 def _deeper(value: Any, levels: int) -> bool:

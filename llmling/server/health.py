@@ -148,7 +148,7 @@ class Health:
             await asyncio.sleep(BEAT_S)
 
     def _checked(self, page: Page) -> Handler:
-        async def handler(request: web.BaseRequest) -> web.Response:
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
             self._check_host(request)
             if page.guarded and self._auth is not None:
                 verified = verify(self._auth, request.headers, b"", 0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from aiohttp import web
@@ -16,11 +17,11 @@ from aiohttp import web
 from llmling.errors import StartupError
 from llmling.events import new_id
 from llmling.server.connection import Bounds, Connection, Server
-from llmling.server.reply import Refused, json_reply, retry_after
+from llmling.server.reply import JsonReply, Refused, json_reply, retry_after
 
 _log = logging.getLogger(__name__)
 
-Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.Response]]
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 DRAIN_RETRY_S = 10.0
 CHANGE_RETRY_S = 1.0
@@ -33,14 +34,17 @@ class _Route:
     owner: str
 
 
+# path -> method -> route; a path that ends in `/*` serves everything below it.
+Routes: TypeAlias = dict[str, dict[str, _Route]]
+
+
 @dataclass(slots=True)
 class _Listener:
     host: str
     port: int
     owner: str
     runner: web.ServerRunner
-    # path -> method -> route; a path that ends in `/*` serves everything below it.
-    routes: dict[str, dict[str, _Route]] = field(default_factory=dict[str, dict[str, _Route]])
+    routes: Routes
 
 
 def url_host(host: str) -> str:
@@ -168,11 +172,10 @@ class Listeners:
                     del listener.routes[path]
 
     async def _listen(self, host: str, port: int, owner: str) -> int:
-        async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
-            return await self._dispatch(listener, request)
-
-        runner = web.ServerRunner(Server(dispatch, self._bounds), shutdown_timeout=self._bounds.close_s)
-        listener = _Listener(host, port, owner, runner)
+        routes: Routes = {}
+        server = Server(functools.partial(self._dispatch, routes), self._bounds)
+        runner = web.ServerRunner(server, shutdown_timeout=self._bounds.close_s)
+        listener = _Listener(host, port, owner, runner, routes)
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port, backlog=1024).start()
@@ -183,10 +186,10 @@ class Listeners:
         self._open[host, listener.port] = listener
         return listener.port
 
-    async def _dispatch(self, listener: _Listener, request: web.BaseRequest) -> web.StreamResponse:
+    async def _dispatch(self, routes: Routes, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; the border where a fault of a handler becomes a 500 without its text."""
         try:
-            response = await _find(listener, request)(request)
+            response = await _find(routes, request)(request)
         except Refused as refusal:
             response = refusal.reply()
             if refusal.status not in {404, 405}:
@@ -201,9 +204,14 @@ class Listeners:
         if self.draining:
             response.force_close()
         try:
+            if isinstance(response, JsonReply):
+                response.send(request)
+                if not request.protocol.writing_paused:
+                    return response
             async with asyncio.timeout(self._bounds.write_timeout_s):
                 await response.prepare(request)
                 await response.write_eof()
+                await request.writer.drain()
         except TimeoutError:
             _connection(request).abort()
         except ConnectionError as error:
@@ -243,13 +251,13 @@ def _connection(request: web.BaseRequest) -> Connection:
     return protocol
 
 
-def _find(listener: _Listener, request: web.BaseRequest) -> Handler:
-    methods = listener.routes.get(request.path)
+def _find(routes: Routes, request: web.BaseRequest) -> Handler:
+    methods = routes.get(request.path)
     if methods is None:
-        below = [path for path in listener.routes if path.endswith("/*") and request.path.startswith(path[:-1])]
+        below = [path for path in routes if path.endswith("/*") and request.path.startswith(path[:-1])]
         if not below:
             raise Refused(404, "nothing is served at this path; check `path:` in the manifest")
-        methods = listener.routes[max(below, key=len)]
+        methods = routes[max(below, key=len)]
     route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
     if route is None:
         allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))

@@ -4,15 +4,60 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from llmling.errors import LLMlingError
 
 # No answer is for a cache or for guessing at its type, and none tells which software gave it.
 _COMMON = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "llmling"}
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class JsonReply(web.StreamResponse):
+    """JSON that leaves in one piece with its head: a third of what a `web.Response` costs, which may be changed."""
+
+    def __init__(self, status: int, value: Any) -> None:
+        super().__init__(status=status)
+        self._whole = _encode(value).encode("utf-8", "replace")
+
+    def send(self, request: web.BaseRequest) -> None:
+        """Hand it to the transport; whoever sends waits for a slow peer by himself.
+
+        Raises:
+            ConnectionError: The peer has left.
+        """
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionError("the peer has left")
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        head = _head(self.status, request.version[1], self._keep_alive, int(time.time()))
+        body = b"" if request.method == "HEAD" else self._whole
+        transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(self._whole), body))
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Do nothing: it was sent as a whole."""
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: it was sent as a whole."""
+
+
+@lru_cache(64)
+def _head(status: int, minor: int, keep_alive: bool, second: int) -> bytes:
+    headers = {"Content-Type": "application/json", **_COMMON, "Date": formatdate(second, usegmt=True)}
+    if keep_alive != (minor > 0):
+        headers["Connection"] = "keep-alive" if keep_alive else "close"
+    lines = [f"HTTP/1.{minor} {status} {HTTPStatus(status).phrase}", *(f"{n}: {v}" for n, v in headers.items()), ""]
+    return "\r\n".join(lines).encode()
 
 
 def text_reply(status: int, text: str, *, content_type: str = "text/plain") -> web.Response:
@@ -22,7 +67,7 @@ def text_reply(status: int, text: str, *, content_type: str = "text/plain") -> w
 
 def json_reply(status: int, value: Any, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return an answer that holds `value` as JSON."""
-    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    body = _encode(value).encode("utf-8", "replace")
     return web.Response(
         status=status, body=body, content_type="application/json", headers={**_COMMON, **(headers or {})}
     )
