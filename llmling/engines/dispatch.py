@@ -11,13 +11,15 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, assert_never
 
 from llmling.engines import queries, records
+from llmling.engines.batches import Batches
 from llmling.engines.database import Database
 from llmling.engines.inbox import Inbox
-from llmling.engines.ledger import Ledger, Verdict
+from llmling.engines.ledger import Ending, Verdict
 from llmling.engines.quarantine import Quarantine
 from llmling.engines.recorder import StepRecorder
 from llmling.engines.records import Change, Row
 from llmling.engines.steady import SteadyTime
+from llmling.engines.writer import OneOfMany
 from llmling.errors import EngineError
 from llmling.events import Event
 from llmling.protocols import Again, Dead, Delivery, Done, Policy, RunDelivery, Settlement, Step, Waiting, Work
@@ -41,7 +43,7 @@ class Dispatcher:
     def __init__(
         self,
         database: Database,
-        ledger: Ledger,
+        batches: Batches,
         time: SteadyTime,
         run: RunDelivery,
         policies: Mapping[str, Policy],
@@ -49,7 +51,8 @@ class Dispatcher:
         applied: Callable[[Change, Event | None, Sequence[Delivery]], None],
     ) -> None:
         self._database = database
-        self._ledger = ledger
+        self._batches = batches
+        self._ledger = batches.ledger
         self._time = time
         self._run = run
         self._concurrency = concurrency
@@ -220,7 +223,7 @@ class Dispatcher:
                 )
             self._active += 1
             self._database.writer.post(
-                functools.partial(self._ledger.begin, delivery_id=row.delivery.id, attempts=row.attempts),
+                OneOfMany(self._batches.begin, (row.delivery.id, row.attempts)),
                 committed=functools.partial(self._begun, inbox, row),
             )
             self._queue(inbox)
@@ -290,13 +293,7 @@ class Dispatcher:
         try:
             # The writer settles it whatever happens to this task; waiting keeps the agent's place taken until then.
             await self._database.writer.submit(
-                functools.partial(
-                    self._ledger.settle,
-                    delivery=work.delivery,
-                    attempt=work.attempt,
-                    verdict=verdict,
-                    now=self._time.wall(),
-                ),
+                OneOfMany(self._batches.settle, Ending(work.delivery, work.attempt, verdict, self._time.wall())),
                 patient=True,
                 committed=functools.partial(self._settled, inbox, work, verdict, successors),
             )

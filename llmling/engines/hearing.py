@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from llmling.engines import records, upkeep
 from llmling.engines.records import Change, EventRow
-from llmling.engines.writer import Writer
+from llmling.engines.writer import OneOfMany, Writer
 from llmling.errors import EngineError
+from llmling.events import Event
 from llmling.protocols import Settled
 
 log = logging.getLogger("llmling.engine")
@@ -55,15 +55,15 @@ class Hearing:
         """Let all that wait look again."""
         self._wake(list(self._waiting))
 
-    def hear(self, change: Change) -> None:
-        """Tell what a commit has settled, and what waits because of it."""
+    def hear(self, change: Change, known: Event | None = None) -> None:
+        """Tell what a commit has settled, and what waits because of it; `known` is an event it may be about."""
         if self._waiting:
             self._wake(change.touched)
         if self._waits is not None:
             for event in change.waiting:
-                _call(self._waits, event)
+                _call(self._waits, event, known)
         if change.settled:
-            self._tell(change.settled)
+            self._tell(change.settled, known)
 
     async def catch_up(self) -> None:
         """Tell what was settled by others, or by an earlier process that died before it told.
@@ -87,14 +87,14 @@ class Hearing:
             for changed in self._waiting.get(event_id, ()):
                 changed.set()
 
-    def _tell(self, settled: list[EventRow]) -> None:
+    def _tell(self, settled: list[EventRow], known: Event | None = None) -> None:
         if self._writer is None:
             return
         fresh = [event for event in settled if records.settling(event) not in self._told]
         for event in fresh:
             self._told.add(records.settling(event))
             if self._settled is not None:
-                _call(self._settled, event)
+                _call(self._settled, event, known)
         if fresh:
             if not self._marks:
                 # Once for all that this turn of the loop tells.
@@ -107,15 +107,15 @@ class Hearing:
             return
         try:
             self._writer.post(
-                functools.partial(upkeep.told, event_ids=[event_id for event_id, _ in marks]),
+                OneOfMany(upkeep.told, [event_id for event_id, _ in marks]),
                 committed=lambda _: self._told.difference_update(marks),
             )
         except EngineError:
             log.info("%d settled events are told again at the next start", len(marks))
 
 
-def _call(listener: Settled, event: EventRow) -> None:
+def _call(listener: Settled, event: EventRow, known: Event | None) -> None:
     try:
-        listener(records.event_record(event))
+        listener(records.event_record(event, known=known))
     except Exception:  # the border to whoever listens: no event is lost for that
         log.exception("the listener failed for event %s; the event itself is safe", event[0])

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from llmling.engines import operator, queries, records, upkeep
+from llmling.engines.batches import Batches
 from llmling.engines.database import Database
 from llmling.engines.dispatch import Dispatcher
 from llmling.engines.ledger import Ledger
@@ -18,7 +19,7 @@ from llmling.engines.records import Arrival, Change, Row
 from llmling.engines.retention import Retention
 from llmling.engines.steady import SteadyTime
 from llmling.engines.store import EngineStore
-from llmling.engines.writer import NotWritable
+from llmling.engines.writer import NotWritable, OneOfMany
 from llmling.errors import EngineError, Full
 from llmling.events import Event
 from llmling.protocols import (
@@ -48,6 +49,7 @@ class JournalEngine(Reading, ABC):
         self._retention = retention
         self._store = EngineStore(self._opened)
         self._ledger = Ledger()
+        self._batches = Batches(self._ledger)
         self._dispatcher: Dispatcher | None = None
         self._owner: asyncio.Task[None] | None = None
         self._foreign_writes = asyncio.Event()
@@ -144,7 +146,7 @@ class JournalEngine(Reading, ABC):
             recover = functools.partial(upkeep.recover, ledger=self._ledger, concurrency=concurrency, now=time.wall())
             await database.writer.submit(recover)
             self._hearing.serve(database.writer, settled, waiting)
-            dispatcher = Dispatcher(database, self._ledger, time, run_delivery, policies, concurrency, self._apply)
+            dispatcher = Dispatcher(database, self._batches, time, run_delivery, policies, concurrency, self._apply)
             started = asyncio.Event()
             self._dispatcher = dispatcher
             self._owner = asyncio.create_task(self._own(dispatcher, started), name="llmling-engine")
@@ -273,11 +275,12 @@ class JournalEngine(Reading, ABC):
             None if keep_key_s is None else now + keep_key_s,
             outcome,
             None if dead is None else records.stored(dead),
+            now,
         )
         deliveries = () if delivery is None else (delivery,)
         try:
             accepted = await self._opened().writer.submit(
-                functools.partial(self._ledger.accept, arrival=arrival, now=now),
+                OneOfMany(self._batches.accept, arrival),
                 committed=lambda accepted: self._apply(accepted.change, event, deliveries),
             )
         except NotWritable as error:
@@ -343,7 +346,7 @@ class JournalEngine(Reading, ABC):
             dispatcher.cancel(change.stopped)
             if change.requeued:
                 dispatcher.reload(change.requeued)
-        self._hearing.hear(change)
+        self._hearing.hear(change, event)
 
 
 def _report(owner: asyncio.Task[None]) -> None:

@@ -5,15 +5,15 @@ Every method is an operation of the writer: it gets the connection inside a tran
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
-from typing import Any
 
-from llmling.engines import overlap, records
-from llmling.engines.records import Arrival, Change, EventRow, NewDelivery
+from llmling.engines import lookups, overlap, records
+from llmling.engines.records import Arrival, Change, NewDelivery
 from llmling.frozen import frozen
-from llmling.protocols import Delivery, EventStatus, Policy, Receipt, Step
+from llmling.protocols import Delivery, EventStatus, Policy, Receipt
 from llmling.records import gone
 
 
@@ -41,17 +41,27 @@ class Verdict:
     successors: Sequence[NewDelivery] = ()
 
 
+@frozen
+class Ending:
+    """How a delivery ended at a time, in its so many-th try."""
+
+    delivery: Delivery
+    attempt: int
+    verdict: Verdict
+    now: float
+
+
 class Ledger:
     """The rules of one process; a process that does not serve has no policies and bounds nothing."""
 
     def __init__(self) -> None:
         self.policies: Mapping[str, Policy] | None = None
         self._max_messages = 0
-        self._told = 0
+        self.told = 0
 
     def serve(self, policies: Mapping[str, Policy], max_messages_per_event: int, *, heard: bool) -> None:
         """Take over the rules of the serving process; `heard` when somebody listens to settled events."""
-        self._told = 0 if heard else 1
+        self.told = 0 if heard else 1
         self.update(policies, max_messages_per_event)
 
     def update(self, policies: Mapping[str, Policy], max_messages_per_event: int) -> None:
@@ -63,11 +73,25 @@ class Ledger:
         """Whether this process serves, and has no such agent."""
         return self.policies is not None and agent not in self.policies
 
+    def room(self, connection: sqlite3.Connection, agent: str) -> float:
+        """Return how many more deliveries an inbox takes."""
+        policy = None if self.policies is None else self.policies.get(agent)
+        return math.inf if policy is None else policy.inbox_size - lookups.pending(connection, agent)
+
+    def endless(self, agent: str) -> bool:
+        """Whether what follows from other deliveries always goes into this inbox."""
+        policy = None if self.policies is None else self.policies.get(agent)
+        return policy is None or policy.overflow == "block"
+
+    def allows(self, messages: int) -> bool:
+        """Whether an event may cause so many messages."""
+        return messages <= self._max_messages
+
     # --- accept ------------------------------------------------------------------------------------------------------
 
-    def accept(self, connection: sqlite3.Connection, arrival: Arrival, now: float) -> Accepted:
+    def accept(self, connection: sqlite3.Connection, arrival: Arrival) -> Accepted:
         """Write an event, its first delivery and its key, unless the key or the event is known or there is no room."""
-        event_id = arrival.event.id
+        event_id, now = arrival.event.id, arrival.now
         new = arrival.delivery
         first_id, pending = connection.execute(
             "select (select event_id from key where trigger = ? and key = ? and (expires is null or expires > ?)),"
@@ -75,14 +99,14 @@ class Ledger:
             (arrival.trigger, arrival.key, now, arrival.agent if new is None else new.agent),
         ).fetchone()
         if first_id is not None:
-            return Accepted(_known(connection, first_id))
+            return Accepted(lookups.known(connection, first_id))
         change = Change()
         met, outcome = overlap.ALONE, arrival.outcome
         if new is not None and new.dead is None:
             watched = new.overlap in overlap.WATCHED
             if watched or self._full(new.agent, pending):
-                if _exists(connection, event_id):
-                    return Accepted(_known(connection, event_id))
+                if lookups.exists(connection, event_id):
+                    return Accepted(lookups.known(connection, event_id))
                 met = overlap.meet(connection, arrival.trigger, new) if watched else met
             if met.skipped:
                 new, outcome = None, "skipped"
@@ -103,7 +127,7 @@ class Ledger:
             ),
         ).rowcount  # fmt: skip
         if not inserted:
-            return Accepted(_known(connection, event_id))
+            return Accepted(lookups.known(connection, event_id))
         if arrival.key is not None:
             connection.execute(
                 "insert or replace into key values (?, ?, ?, ?)",
@@ -115,7 +139,7 @@ class Ledger:
             self.refresh(connection, event_id, now, change)
         else:
             return Accepted(Receipt(event_id, new=True), change=change)
-        status, error = _status(connection, event_id)
+        status, error = lookups.status(connection, event_id)
         return Accepted(records.receipt(event_id, status, error, new=True), change=change)
 
     def _full(self, agent: str, pending: int | None, leaving: int = 0) -> bool:
@@ -127,7 +151,7 @@ class Ledger:
         policy = (self.policies or {})[agent]
         if policy.overflow != "drop_oldest":
             return False
-        oldest, event_id, *_ = min(_oldest(connection, agent), key=lambda found: found[2:])
+        oldest, event_id, *_ = min(lookups.oldest(connection, agent), key=lambda found: found[2:])
         reason = f"dropped: inbox of {agent!r} is full (inbox.size {policy.inbox_size}, overflow: drop_oldest)"
         self.kill(connection, oldest, reason, now, change)
         self.refresh(connection, event_id, now, change)
@@ -150,7 +174,8 @@ class Ledger:
         if reason is None and self.unknown(new.agent):
             reason = gone(new.agent)
         status = "pending" if reason is None else "dead"
-        turn = reason is not None or new.order_key is None or _first_in_line(connection, new.agent, new.order_key)
+        line = None if reason is not None else new.order_key
+        turn = line is None or lookups.first_in_line(connection, new.agent, line)
         cursor = connection.execute(
             "insert or ignore into delivery(id, event_id, agent, status, hops, message, error, created, finished,"
             " order_key, priority, turn) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -165,20 +190,6 @@ class Ledger:
 
     # --- start and settle --------------------------------------------------------------------------------------------
 
-    def begin(self, connection: sqlite3.Connection, delivery_id: str, attempts: int) -> tuple[Step, ...] | None:
-        """Count a try of a pending delivery and return the steps of earlier ones, or None when it is not as it was."""
-        begun = connection.execute(
-            "update delivery set status = 'running', attempts = attempts + 1"
-            " where id = ? and status = 'pending' and attempts = ?"
-            " returning exists (select 1 from step where delivery_id = ?)",
-            (delivery_id, attempts, delivery_id),
-        ).fetchall()
-        if not begun:
-            return None
-        if not begun[0][0]:
-            return ()
-        return steps_of(connection, delivery_id)
-
     def release(self, connection: sqlite3.Connection, delivery_id: str, now: float) -> Change:
         """Give a running delivery back, and its try."""
         change = Change()
@@ -190,11 +201,10 @@ class Ledger:
             self.refresh(connection, event_id, now, change)
         return change
 
-    def settle(
-        self, connection: sqlite3.Connection, delivery: Delivery, attempt: int, verdict: Verdict, now: float
-    ) -> Change:
+    def settle(self, connection: sqlite3.Connection, ending: Ending) -> Change:
         """Write how a running delivery ended, its successors and what this means for its event."""
         change = Change()
+        delivery, verdict, now = ending.delivery, ending.verdict, ending.now
         if verdict.status == "pending" and self.unknown(delivery.agent):
             verdict = replace(verdict, status="dead", error=records.stored(gone(delivery.agent)))
         over = verdict.status in {"done", "dead"}
@@ -206,7 +216,8 @@ class Ledger:
             " returning (select count(*) from delivery where event_id = ?)",
             (
                 verdict.status, verdict.content, verdict.error, verdict.usage, verdict.model, now if over else None,
-                verdict.wait_s, verdict.not_before, verdict.cost_usd, verdict.cost_usd, delivery.id, attempt, event_id,
+                verdict.wait_s, verdict.not_before, verdict.cost_usd, verdict.cost_usd, delivery.id, ending.attempt,
+                event_id,
             ),
         ).fetchall()  # fmt: skip
         if not found:
@@ -216,7 +227,7 @@ class Ledger:
             change.touched.add(event_id)
             if delivery.order_key is not None:
                 self._pass_on(connection, delivery.agent, records.stored(delivery.order_key), change)
-        goes_on = self._follow(connection, total, verdict.successors, now, change)
+        goes_on = self.follow(connection, total, verdict.successors, now, change)
         if verdict.status == "done" and goes_on:
             # The usual hop: the event was running, and with a pending successor it still is.
             if verdict.cost_usd is not None:
@@ -227,7 +238,7 @@ class Ledger:
             self.refresh(connection, event_id, now, change)
         return change
 
-    def _follow(
+    def follow(
         self,
         connection: sqlite3.Connection,
         total: int,
@@ -263,7 +274,7 @@ class Ledger:
             )
         policy = None if self.policies is None else self.policies.get(agent)
         # A successor that had to wait for room could wait for itself: under `block` it always goes in.
-        if policy is None or policy.overflow == "block" or not self._full(agent, _pending(connection, agent)):
+        if policy is None or policy.overflow == "block" or not self._full(agent, lookups.pending(connection, agent)):
             return None
         if self._make_room(connection, agent, now, change):
             return None
@@ -299,7 +310,7 @@ class Ledger:
             (event_id,),
         ).fetchone()
         if not pending and not running and not waiting:
-            error = _first_error(connection, event_id, "dead") if dead else None
+            error = lookups.first_error(connection, event_id, "dead") if dead else None
             self._finish(connection, event_id, "dead" if dead else "done", error, cost, now, change)
             return
         error = None
@@ -309,14 +320,14 @@ class Ledger:
             status = "running"
         else:
             status = "waiting"
-            error = _first_error(connection, event_id, "waiting")
+            error = lookups.first_error(connection, event_id, "waiting")
         changed = connection.execute(
             "update event set status = ?, error = ?, cost = ?, finished = null"
             " where id = ? and (status != ? or error is not ? or cost is not ?)",
             (status, error, cost, event_id, status, error, cost),
         ).rowcount
         if changed and status == "waiting":
-            change.waiting.append(event_row(connection, event_id))
+            change.waiting.append(lookups.event_row(connection, event_id))
 
     def _finish(
         self,
@@ -331,65 +342,8 @@ class Ledger:
         connection.execute(
             "update event set status = ?, finished = ?, error = ?, cost = ?, told = ?,"
             " outcome = case when ? = 'dead' then null else coalesce(outcome, 'ran') end where id = ?",
-            (status, now, error, cost, self._told, status, event_id),
+            (status, now, error, cost, self.told, status, event_id),
         )
-        if not self._told:
-            change.settled.append(event_row(connection, event_id))
+        if not self.told:
+            change.settled.append(lookups.event_row(connection, event_id))
         change.touched.add(event_id)
-
-
-def event_row(connection: sqlite3.Connection, event_id: str) -> EventRow:
-    """Return the row of an event."""
-    return connection.execute("select * from event_record where id = ?", (event_id,)).fetchone()
-
-
-def steps_of(connection: sqlite3.Connection, delivery_id: str) -> tuple[Step, ...]:
-    """Return the steps of a delivery, in the order in which they were recorded."""
-    found = connection.execute(
-        "select key, kind, data from step where delivery_id = ? order by rowid", (delivery_id,)
-    ).fetchall()
-    return tuple(records.step(columns) for columns in found)
-
-
-def record(connection: sqlite3.Connection, delivery_id: str, key: str | bytes, kind: str, data: str) -> None:
-    """Write a step down."""
-    connection.execute("insert or replace into step values (?, ?, ?, ?)", (delivery_id, key, kind, data))
-
-
-def _known(connection: sqlite3.Connection, event_id: str) -> Receipt:
-    status, error = _status(connection, event_id)
-    return records.receipt(event_id, status, error)
-
-
-def _status(connection: sqlite3.Connection, event_id: str) -> tuple[Any, Any]:
-    found = connection.execute("select status, error from event where id = ?", (event_id,)).fetchone()
-    return (None, None) if found is None else found
-
-
-def _exists(connection: sqlite3.Connection, event_id: str) -> bool:
-    return connection.execute("select 1 from event where id = ?", (event_id,)).fetchone() is not None
-
-
-def _first_in_line(connection: sqlite3.Connection, agent: str, order_key: str | bytes) -> bool:
-    statement = "select 1 from delivery where agent = ? and order_key = ? and finished is null"
-    return connection.execute(statement, (agent, order_key)).fetchone() is None
-
-
-def _oldest(connection: sqlite3.Connection, agent: str) -> list[tuple[Any, ...]]:
-    """Return id, event, priority and place of the oldest pending deliveries of the lowest priority."""
-    statement = (
-        "select id, event_id, priority, seq from delivery where agent = ? and turn = ? and status = 'pending'"
-        " order by priority, seq limit 1"
-    )
-    return [found for turn in (0, 1) for found in connection.execute(statement, (agent, turn)).fetchall()]
-
-
-def _pending(connection: sqlite3.Connection, agent: str) -> int:
-    found = connection.execute("select pending from inbox where agent = ?", (agent,)).fetchone()
-    return 0 if found is None else found[0]
-
-
-def _first_error(connection: sqlite3.Connection, event_id: str, status: EventStatus) -> str | bytes | None:
-    return connection.execute(
-        "select error from delivery where event_id = ? and status = ? order by seq limit 1", (event_id, status)
-    ).fetchone()[0]

@@ -10,7 +10,9 @@ from collections.abc import Collection
 
 from llmling.asks import Decision, open_asks, place
 from llmling.engines import records
-from llmling.engines.ledger import Ledger, record, steps_of
+from llmling.engines.batches import record
+from llmling.engines.ledger import Ledger
+from llmling.engines.lookups import steps_of
 from llmling.engines.records import Change
 from llmling.engines.upkeep import forget
 from llmling.records import gone
@@ -89,7 +91,8 @@ def decide(
             continue
         for ask in asks:
             step = decision.step(ask.key)
-            record(connection, delivery_id, records.stored(step.key), step.kind, records.encode(dict(step.data)))
+            data = records.encode(dict(step.data))
+            record(connection, [(delivery_id, records.stored(step.key), step.kind, data)])
         _requeue(connection, ledger, delivery_id, agent, now, change)
         ledger.refresh(connection, event_id, now, change)
         change.count = len(asks)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmling.engines import records
-from llmling.engines.ledger import steps_of
+from llmling.engines.lookups import steps_of
 from llmling.engines.reasons import Reasons, Sight
 from llmling.engines.records import Row
 from llmling.protocols import EventRecord, EventStatus, Receipt

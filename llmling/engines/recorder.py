@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from llmling.engines import ledger, records
-from llmling.engines.writer import Writer
+from llmling.engines import records
+from llmling.engines.batches import record
+from llmling.engines.writer import OneOfMany, Writer
 from llmling.protocols import Step
 
 
@@ -42,7 +42,7 @@ class StepRecorder:
     async def flush(self) -> None:
         """Return when everything recorded is on disk."""
         if self._durable < self._written:
-            await self._committed(_nothing)
+            await self._committed(OneOfMany(_nothing, None))
 
     async def _committed(self, run: Callable[[sqlite3.Connection], None]) -> None:
         written = self._written
@@ -50,17 +50,12 @@ class StepRecorder:
         self._durable = max(self._durable, written)
 
     def _write(self, step: Step) -> Callable[[sqlite3.Connection], None]:
-        write = functools.partial(
-            _write, self._delivery_id, records.stored(step.key), step.kind, records.encode(dict(step.data))
-        )
+        row = (self._delivery_id, records.stored(step.key), step.kind, records.encode(dict(step.data)))
         self._steps[step.key] = step
         self._written += 1
-        return write
+        return OneOfMany(record, row)
 
 
-def _nothing(connection: sqlite3.Connection) -> None:
+def _nothing(connection: sqlite3.Connection, items: Sequence[None]) -> list[None]:
     """Commit what was queued before."""
-
-
-def _write(delivery_id: str, key: str | bytes, kind: str, data: str, connection: sqlite3.Connection) -> None:
-    ledger.record(connection, delivery_id, key, kind, data)
+    return [None] * len(items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llmling.events import Event
@@ -42,7 +42,6 @@ class Row:
     crashes: int = 0
 
 
-@dataclass(slots=True)
 class Change:
     """What a commit did, for those in memory: `fresh` is (id, seq) of new pending deliveries that may start.
 
@@ -52,14 +51,17 @@ class Change:
     `requeued` agents with deliveries that are pending again, `stopped` deliveries that must not go on.
     """
 
-    fresh: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    turns: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
-    settled: list[EventRow] = field(default_factory=list[EventRow])
-    waiting: list[EventRow] = field(default_factory=list[EventRow])
-    touched: set[str] = field(default_factory=set[str])
-    requeued: set[str] = field(default_factory=set[str])
-    stopped: set[str] = field(default_factory=set[str])
-    count: int = 0
+    __slots__ = ("count", "fresh", "requeued", "settled", "stopped", "touched", "turns", "waiting")
+
+    def __init__(self) -> None:
+        self.fresh: list[tuple[str, int]] = []
+        self.turns: list[tuple[Any, ...]] = []
+        self.settled: list[EventRow] = []
+        self.waiting: list[EventRow] = []
+        self.touched: set[str] = set()
+        self.requeued: set[str] = set()
+        self.stopped: set[str] = set()
+        self.count = 0
 
 
 def encode(value: Any) -> str:
@@ -156,11 +158,14 @@ def delivery_record(
 
 
 def event_record(
-    columns: EventRow, deliveries: tuple[DeliveryRecord, ...] = (), waits_for: str | None = None
+    columns: EventRow,
+    deliveries: tuple[DeliveryRecord, ...] = (),
+    waits_for: str | None = None,
+    known: Event | None = None,
 ) -> EventRecord:
-    """Read a row of `event_record`."""
+    """Read a row of `event_record`; what is `known` of it already is not read again."""
     event_id, trigger, agent, status, outcome, attempts, created, finished, cost, error, data = columns[:11]
-    event = Event.from_dict(json.loads(data))
+    event = known if known is not None and known.id == event_id else Event.from_dict(json.loads(data))
     return EventRecord(
         event_id,
         trigger,
@@ -196,6 +201,7 @@ class Arrival:
     expires: float | None
     outcome: Outcome | None
     dead: str | bytes | None
+    now: float
 
 
 def _text(value: str | bytes | None) -> str | None:

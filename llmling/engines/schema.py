@@ -11,6 +11,7 @@ from llmling.errors import EngineError
 VERSION = 2
 APPLICATION_ID = 0x4C4C6D6C
 BUSY_TIMEOUT_MS = 10_000
+_CACHE_KIB, _LOG_PAGES = 16_384, 4_000
 _OLDEST_SQLITE = (3, 35, 0)
 
 # An event's `first` is the id of its first delivery, `told` is 1 once the serving process heard that it is settled;
@@ -202,6 +203,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         _refuse_strangers(connection, path)
         connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
+    # What is written is looked for again in each step of a delivery: events of the last minutes stay at hand, and a
+    # page that many commits change is copied from the log into the file once.
+    connection.execute(f"pragma cache_size = -{_CACHE_KIB}")
+    connection.execute(f"pragma wal_autocheckpoint = {_LOG_PAGES}")
     connection.execute("pragma journal_size_limit = 67108864")
     # Immediate: two processes that open a new file at once must not both create the tables, and a file that
     # cannot be written is found out here rather than at the first event.

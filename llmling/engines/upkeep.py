@@ -9,8 +9,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmling.engines import reasons
-from llmling.engines.ledger import Ledger, event_row
+from llmling.engines import reasons, rows
+from llmling.engines.ledger import Ledger
+from llmling.engines.lookups import event_row
 from llmling.engines.records import Change, EventRow
 from llmling.protocols import Policy
 from llmling.records import gone
@@ -102,8 +103,8 @@ def untold(connection: sqlite3.Connection) -> list[EventRow]:
     return [event_row(connection, event_id) for (event_id,) in rows]
 
 
-def told(connection: sqlite3.Connection, event_ids: Sequence[str]) -> None:
+def told(connection: sqlite3.Connection, heard: Sequence[Sequence[str]]) -> list[None]:
     """Write down that the serving process has heard of these events."""
-    connection.executemany(
-        "update event set told = 1 where id = ? and finished is not null", [(event_id,) for event_id in event_ids]
-    )
+    ids = [(event_id,) for event_ids in heard for event_id in event_ids]
+    rows.run(connection, "update event set told = 1 where id in (values {values}) and finished is not null", ids)
+    return [None] * len(heard)

@@ -8,15 +8,16 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
 
 from llmling.engines.place import Place
 from llmling.engines.schema import explain, primary_code
 from llmling.errors import EngineError
 
 log = logging.getLogger("llmling.engine")
+A = TypeVar("A")
 T = TypeVar("T")
 
 BATCH = 256
@@ -34,6 +35,24 @@ class NotWritable(EngineError):
     """The store cannot be written right now."""
 
 
+class OneOfMany(Generic[A, T]):
+    """An operation on one item that may be run with all others of its kind that queue up with it.
+
+    `many` returns what comes of each, in their order. Between items of different kinds the order is not kept within a
+    transaction: nothing may be queued that has to come after another kind of the same delivery, but is not told of it.
+    """
+
+    __slots__ = ("item", "many")
+
+    def __init__(self, many: Callable[[sqlite3.Connection, Sequence[A]], Sequence[T]], item: A) -> None:
+        self.many = many
+        self.item = item
+
+    def __call__(self, connection: sqlite3.Connection) -> T:
+        """Run it alone."""
+        return self.many(connection, (self.item,))[0]
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     run: Callable[[sqlite3.Connection], Any]
@@ -42,6 +61,8 @@ class _Job:
     future: asyncio.Future[Any] | None
 
 
+_Many: TypeAlias = Callable[[sqlite3.Connection, Sequence[Any]], Sequence[Any]]
+_Kinds: TypeAlias = dict[_Many, list[tuple[int, Any]]]
 _Outcome: TypeAlias = tuple[_Job, Any, BaseException | None]
 
 
@@ -268,23 +289,47 @@ def _together(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome
     """
     try:
         connection.execute("begin immediate")
-        outcomes: list[_Outcome] = [(job, job.run(connection), None) for job in jobs]
+        results = _run(connection, jobs)
         connection.execute("commit")
-        return outcomes
+        return [(job, result, None) for job, result in zip(jobs, results, strict=True)]
     except Exception as error:
         _roll_back(connection)
         if _store_fault(error):
             raise
-    outcomes = []
     try:
         connection.execute("begin immediate")
-        for job in jobs:
-            outcomes.append(_apart(connection, job))
+        outcomes: list[_Outcome] = [_apart(connection, job) for job in jobs]
         connection.execute("commit")
     except sqlite3.Error:
         _roll_back(connection)
         raise
     return outcomes
+
+
+def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> list[Any]:
+    """Run all jobs, items of a kind together, and return what comes of each."""
+    results: list[Any] = [None] * len(jobs)
+    kinds: _Kinds = {}
+    for place, job in enumerate(jobs):
+        run = job.run
+        if _one_of_many(run):
+            kinds.setdefault(run.many, []).append((place, run.item))
+        else:
+            _run_kinds(connection, kinds, results)
+            results[place] = run(connection)
+    _run_kinds(connection, kinds, results)
+    return results
+
+
+def _one_of_many(run: Callable[[sqlite3.Connection], Any]) -> TypeGuard[OneOfMany[Any, Any]]:
+    return isinstance(run, OneOfMany)
+
+
+def _run_kinds(connection: sqlite3.Connection, kinds: _Kinds, results: list[Any]) -> None:
+    for many, items in kinds.items():
+        for (place, _), result in zip(items, many(connection, [item for _, item in items]), strict=True):
+            results[place] = result
+    kinds.clear()
 
 
 def _apart(connection: sqlite3.Connection, job: _Job) -> _Outcome:

@@ -1,0 +1,207 @@
+"""The daily writes of many deliveries at once: what queues up while the disk is busy is written together.
+
+What is out of the ordinary (a full inbox, an order key, a delivery that is dead) is left to the ledger, one by one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from llmling.engines import rows
+from llmling.engines.ledger import Accepted, Ending, Ledger
+from llmling.engines.lookups import steps_of
+from llmling.engines.records import Arrival, Change, NewDelivery
+from llmling.protocols import Receipt, Step
+
+Start: TypeAlias = tuple[str, int]
+_Placed: TypeAlias = tuple[Change, float, NewDelivery]
+
+_EVENTS = "insert into event(id, trigger, agent, type, status, created, data, first) values {values}"
+_KEYS = "insert into key(trigger, key, event_id, expires) values {values}"
+_DELIVERIES = "insert into delivery(id, event_id, agent, status, hops, message, created, priority) values {values}"
+_STARTS = (
+    "with start(id, tries) as (values {values})"
+    " update delivery set status = 'running', attempts = attempts + 1 from start"
+    " where delivery.id = start.id and delivery.attempts = start.tries and delivery.status = 'pending'"
+    " returning id"
+)
+_STEPPED = "select distinct delivery_id from step where delivery_id in (values {values})"
+_ENDS = (
+    "with ending(id, tries, content, usage, model, finished, cost) as (values {values})"
+    " update delivery set status = 'done', content = ending.content, error = null, usage = ending.usage,"
+    " model = ending.model, finished = ending.finished, wait_s = 0, not_before = 0,"
+    " cost = case when ending.cost is null then delivery.cost else coalesce(delivery.cost, 0) + ending.cost end"
+    " from ending"
+    " where delivery.id = ending.id and delivery.attempts = ending.tries and delivery.status = 'running'"
+    " returning id"
+)
+_TOTALS = (
+    "select event_id, count(*), total(status = 'done'), sum(cost) from delivery"
+    " where event_id in (values {values}) group by event_id"
+)
+_FINISHED = (
+    "with over(id, finished, cost, told) as (values {values})"
+    " update event set status = 'done', finished = over.finished, error = null, cost = over.cost, told = over.told,"
+    " outcome = coalesce(outcome, 'ran') from over where event.id = over.id"
+)
+_SETTLED = "select * from event_record where id in (values {values})"
+_STEPS = "insert or replace into step(delivery_id, key, kind, data) values {values}"
+
+
+class Batches:
+    """Operations of the writer on many items; each returns what the ledger would for every one of them in turn."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def accept(self, connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[Accepted]:
+        """Write events, their first deliveries and their keys.
+
+        Raises:
+            sqlite3.IntegrityError: One of them is known; each for itself is answered as it should be.
+        """
+        found: list[Accepted] = []
+        start = 0
+        while start < len(arrivals):
+            usual = self._usual(connection, arrivals, start)
+            if len(usual) > 1:
+                found += _accept(connection, usual)
+                start += len(usual)
+            else:
+                found.append(self.ledger.accept(connection, arrivals[start]))
+                start += 1
+        return found
+
+    def _usual(
+        self, connection: sqlite3.Connection, arrivals: Sequence[Arrival], start: int
+    ) -> list[tuple[Arrival, NewDelivery]]:
+        """Return those from `start` on that come in without a look at others and fit into their inboxes."""
+        usual: list[tuple[Arrival, NewDelivery]] = []
+        room: dict[str, float] = {}
+        for place in range(start, len(arrivals)):
+            arrival, new = arrivals[place], arrivals[place].delivery
+            if new is None or not self._plain(new) or arrival.outcome is not None or arrival.dead is not None:
+                break
+            if new.agent not in room:
+                room[new.agent] = self.ledger.room(connection, new.agent)
+            if room[new.agent] <= 0:
+                break
+            room[new.agent] -= 1
+            usual.append((arrival, new))
+        return usual
+
+    def _plain(self, new: NewDelivery) -> bool:
+        queued = new.order_key is None and new.overlap in {"queue", "parallel"}
+        return queued and new.dead is None and not self.ledger.unknown(new.agent)
+
+    def begin(self, connection: sqlite3.Connection, starts: Sequence[Start]) -> list[tuple[Step, ...] | None]:
+        """Count a try of each and return the steps of earlier ones, or None for one that is not as it was."""
+        begun = rows.run(connection, _STARTS, starts)
+        stepped = rows.run(connection, _STEPPED, begun)
+        steps: dict[str, tuple[Step, ...]] = dict.fromkeys((delivery_id for (delivery_id,) in begun), ())
+        steps |= {delivery_id: steps_of(connection, delivery_id) for (delivery_id,) in stepped}
+        return [steps.pop(delivery_id, None) for delivery_id, _ in starts]
+
+    def settle(self, connection: sqlite3.Connection, endings: Sequence[Ending]) -> list[Change]:
+        """Write how deliveries ended, what follows from them and what this means for their events."""
+        usual = {id(ending): ending for ending in endings if self._follows(ending)}
+        done = self._done(connection, list(usual.values())) if len(usual) > 1 else {}
+        return [done.get(id(ending)) or self.ledger.settle(connection, ending) for ending in endings]
+
+    def _follows(self, ending: Ending) -> bool:
+        """Whether it is done and what follows goes in without a look at others."""
+        verdict = ending.verdict
+        if verdict.status != "done" or ending.delivery.order_key is not None:
+            return False
+        return all(self._plain(new) and self.ledger.endless(new.agent) for new in verdict.successors)
+
+    def _done(self, connection: sqlite3.Connection, endings: Sequence[Ending]) -> dict[int, Change]:
+        ended = {delivery_id for (delivery_id,) in rows.run(connection, _ENDS, [_written(each) for each in endings])}
+        ids = dict.fromkeys(ending.delivery.event_id for ending in endings)
+        totals = {row[0]: row for row in rows.run(connection, _TOTALS, [(event_id,) for event_id in ids])}
+        messages = {event_id: row[1] for event_id, row in totals.items()}
+        changes: dict[int, Change] = {}
+        successors: list[_Placed] = []
+        last: dict[str, tuple[Change, float]] = {}
+        spent: list[tuple[float, str]] = []
+        for ending in endings:
+            event_id, verdict = ending.delivery.event_id, ending.verdict
+            change = changes[id(ending)] = Change()
+            if ending.delivery.id not in ended:
+                continue
+            ended.discard(ending.delivery.id)
+            change.touched.add(event_id)
+            before, goes_on = messages[event_id], bool(verdict.successors)
+            messages[event_id] += len(verdict.successors)
+            if self.ledger.allows(messages[event_id]):
+                successors += [(change, ending.now, new) for new in verdict.successors]
+            else:
+                goes_on = self.ledger.follow(connection, before, verdict.successors, ending.now, change)
+            if not goes_on:
+                last[event_id] = change, ending.now
+            elif verdict.cost_usd is not None:
+                spent.append((verdict.cost_usd, event_id))
+        _insert(connection, successors)
+        if spent:
+            connection.executemany("update event set cost = coalesce(cost, 0) + ? where id = ?", spent)
+        over = {event_id for event_id in last if totals[event_id][1:3] == (messages[event_id],) * 2}
+        for event_id in last.keys() - over:
+            self.ledger.refresh(connection, event_id, last[event_id][1], last[event_id][0])
+        self._finish(connection, [(event_id, last[event_id][1], totals[event_id][3]) for event_id in over], last)
+        return changes
+
+    def _finish(
+        self, connection: sqlite3.Connection, over: list[rows.Values], last: dict[str, tuple[Change, float]]
+    ) -> None:
+        """Settle events of which every delivery is done, each (id, time, cost)."""
+        told = self.ledger.told
+        rows.run(connection, _FINISHED, [(*row, told) for row in over])
+        if not told:
+            for row in rows.run(connection, _SETTLED, [(event_id,) for event_id, *_ in over]):
+                last[row[0]][0].settled.append(row)
+
+
+def record(connection: sqlite3.Connection, steps: Sequence[rows.Values]) -> list[None]:
+    """Write steps down, each (delivery id, key, kind, data)."""
+    rows.run(connection, _STEPS, steps)
+    return [None] * len(steps)
+
+
+def _written(ending: Ending) -> rows.Values:
+    verdict = ending.verdict
+    return (
+        ending.delivery.id, ending.attempt, verdict.content, verdict.usage, verdict.model, ending.now,
+        verdict.cost_usd,
+    )  # fmt: skip
+
+
+def _accept(connection: sqlite3.Connection, arrivals: Sequence[tuple[Arrival, NewDelivery]]) -> list[Accepted]:
+    events: list[rows.Values] = []
+    keys: list[rows.Values] = []
+    deliveries: list[_Placed] = []
+    found: list[Accepted] = []
+    for arrival, new in arrivals:
+        event, change = arrival.event, Change()
+        events.append(
+            (event.id, arrival.trigger, arrival.agent, event.type, "pending", arrival.now, arrival.data, new.id)
+        )
+        if arrival.key is not None:
+            keys.append((arrival.trigger, arrival.key, event.id, arrival.expires))
+        deliveries.append((change, arrival.now, new))
+        found.append(Accepted(Receipt(event.id, new=True), change=change))
+    rows.run(connection, _EVENTS, events)
+    rows.run(connection, _KEYS, keys)
+    _insert(connection, deliveries)
+    return found
+
+
+def _insert(connection: sqlite3.Connection, deliveries: Sequence[_Placed]) -> None:
+    """Write pending deliveries down and note in the change of each that it may start."""
+    written = [
+        (new.id, new.event_id, new.agent, "pending", new.hops, new.message, now, new.priority)
+        for _, now, new in deliveries
+    ]
+    for seq, (change, _, new) in zip(rows.insert(connection, _DELIVERIES, written), deliveries, strict=True):
+        change.fresh.append((new.id, seq))
