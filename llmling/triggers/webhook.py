@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from llmling.server.auth import Verified, challenge, foreign_page, verify
 from llmling.server.body import check_media_type, is_json, parse, read_body
 from llmling.server.listener import DRAIN_RETRY_S, url_host
 from llmling.server.rate import TokenBucket
-from llmling.server.reply import Refused, json_reply, retry_after
+from llmling.server.reply import JsonReply, Refused, retry_after
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,6 @@ class WebhookTrigger:
         self._agent = agent
         self._body_timeout_s = body_timeout_s
         self._emit: Emit | None = None
-        self._commits: set[asyncio.Task[Receipt]] = set()
         self._bucket = TokenBucket(config.rate_per_s, services.clock.monotonic) if config.rate_per_s else None
 
     @property
@@ -68,7 +68,7 @@ class WebhookTrigger:
         return f"http://{url_host(self._config.host)}:{self._config.port}{self._config.path}"
 
     async def run(self, emit: Emit, started: Callable[[], None]) -> None:
-        """Serve until cancelled; events being committed at that moment are still committed.
+        """Serve until cancelled; events that the engine has got by then are still committed.
 
         Raises:
             StartupError: The port is in use, or another trigger has this path.
@@ -86,13 +86,11 @@ class WebhookTrigger:
                 await asyncio.get_running_loop().create_future()
         finally:
             self._emit = None
-            if self._commits:
-                await asyncio.wait(self._commits)
 
-    async def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
+    def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
         """Do nothing: the sender was answered when its event was committed, or waits by itself."""
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         config = self._config
         check_media_type(request)
         body = await read_body(
@@ -153,11 +151,8 @@ class WebhookTrigger:
         """Commit the event; a sender that hangs up meanwhile cuts the answer, not the commit."""
         if self._emit is None:
             raise Refused(503, "this trigger is stopping; send this again later", headers=retry_after(DRAIN_RETRY_S))
-        commit = asyncio.ensure_future(self._emit(event, key=key, keep_key_s=self._config.dedupe_window_s))
-        self._commits.add(commit)
-        commit.add_done_callback(self._commits.discard)
         try:
-            return await asyncio.shield(commit)
+            return await self._emit(event, key=key, keep_key_s=self._config.dedupe_window_s)
         except Full as full:
             _log.info("trigger %r: %s", self.name, full)
             if self._services.engine is not None and self._services.engine.fault:
@@ -168,21 +163,21 @@ class WebhookTrigger:
             _log.error("trigger %r: %s", self.name, error)
             raise _not_writable() from None
 
-    def _accepted(self, event_id: str, status: int = 202) -> web.Response:
-        return json_reply(status, {"event_id": event_id, "status_url": self._services.status_url(event_id)})
+    def _accepted(self, event_id: str, status: int = 202) -> web.StreamResponse:
+        return JsonReply(status, {"event_id": event_id, "status_url": self._services.status_url(event_id)})
 
-    async def _again(self, receipt: Receipt) -> web.Response:
+    async def _again(self, receipt: Receipt) -> web.StreamResponse:
         """Answer a known delivery: 200 with the first event's id and, with `reply: result`, what came of it."""
         if self._config.reply == "result" and self._services.engine is not None:
             record = await self._services.engine.inspect(receipt.event_id)
             if outcome := _outcome(record):
-                return json_reply(200, {"event_id": receipt.event_id, **outcome})
+                return JsonReply(200, {"event_id": receipt.event_id, **outcome})
         return self._accepted(receipt.event_id, 200)
 
-    async def _result(self, receipt: Receipt) -> web.Response:
+    async def _result(self, receipt: Receipt) -> web.StreamResponse:
         """Wait for the triggered agent, not for those behind it."""
         if receipt.status == "dead":
-            return json_reply(502, {"event_id": receipt.event_id, "error": receipt.error or "the event is dead"})
+            return JsonReply(502, {"event_id": receipt.event_id, "error": receipt.error or "the event is dead"})
         if self._services.engine is None:
             return self._accepted(receipt.event_id)
         try:
@@ -192,7 +187,7 @@ class WebhookTrigger:
         outcome = _outcome(record)
         if outcome is None:
             return self._accepted(receipt.event_id)
-        return json_reply(502 if "error" in outcome else 200, {"event_id": receipt.event_id, **outcome})
+        return JsonReply(502 if "error" in outcome else 200, {"event_id": receipt.event_id, **outcome})
 
 
 def delivery_key(auth: AuthConfig, headers: Mapping[str, str], data: Any, verified: Verified) -> str | None:
@@ -220,14 +215,23 @@ def safe_headers(headers: Mapping[str, str], auth: AuthConfig) -> dict[str, str]
     own = auth.header.lower() if isinstance(auth, HmacAuth) else None
     kept: dict[str, str] = {}
     for name, value in headers.items():
-        lower = _clean(name.lower())
-        if lower == own or any(word in lower for word in _SECRET_WORDS):
+        lower = _harmless(name)
+        if lower is None or lower == own:
             continue
         kept[lower] = f"{kept[lower]}, {_clean(value)}" if lower in kept else _clean(value)
     return kept
 
 
+@functools.lru_cache(256)
+def _harmless(name: str) -> str | None:
+    """Return the name of a header in lower case, None when it may hold a credential."""
+    lower = _clean(name.lower())
+    return None if any(word in lower for word in _SECRET_WORDS) else lower
+
+
 def _clean(text: str) -> str:
+    if text.isascii():
+        return text
     # Bytes that are not UTF-8 arrive as lone surrogates, which no store can hold.
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 

@@ -43,8 +43,6 @@ class Mailbox:
         self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
     ) -> Receipt:
         self.entered.set()
-        if self.gate is not None:
-            await self.gate.wait()
         if self.error is not None:
             raise self.error
         if key is not None and key in self.keys:
@@ -53,6 +51,9 @@ class Mailbox:
             self.keys[key] = event.id
         self.kept_s = keep_key_s
         self.events.append(event)
+        if self.gate is not None:
+            # As an engine: what was handed over is committed, whoever waits for it.
+            await self.gate.wait()
         return Receipt(event.id, new=True)
 
 
