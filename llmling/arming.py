@@ -89,14 +89,19 @@ class Triggers:
         """Stop every trigger."""
         await self._tasks.cancel()
 
-    async def settled(self, record: EventRecord) -> None:
-        """Tell a trigger that one of its events is done or dead, unless it was skipped or coalesced."""
+    def settled(self, record: EventRecord, tasks: TaskSet) -> None:
+        """Tell a trigger that one of its events is done or dead, unless it was skipped or coalesced.
+
+        What it has to do then becomes one of `tasks`.
+        """
         if record.outcome in PASSED_OVER:
             # Nobody has read what it is about, so nothing is put away.
             return
         for _, trigger in self._triggers:
             if trigger.name == record.trigger:
-                await trigger.settled(record.event, record.status, record.error)
+                work = trigger.settled(record.event, record.status, record.error)
+                if work is not None:
+                    tasks.spawn(work, name=f"end of event {record.id}")
 
     async def _keep(self, source: Source, trigger: Trigger, ready: asyncio.Future[None]) -> None:
         name, pause_s = trigger.name, 1.0

@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 from llmling import manifest as manifests
 from llmling.arming import Triggers
 from llmling.asks import Ask, Attending, Decision, check_attending
+from llmling.collector import patient_collector
 from llmling.deaths import Deaths
 from llmling.deciding import decide
 from llmling.endpoints.dashboard import Dashboard
@@ -120,10 +121,9 @@ class AgentPool(Generic[TDeps]):
         self._deaths = Deaths()
         self._bounds: Bounds | None = None
         self._reloads: Reloads | None = None
-        self._draining = False
+        self._draining = self._entered = False
         self._stopped = asyncio.Event()
         self._cost_usd = self._seconds = 0.0
-        self._entered = False
 
     # --- what is in it ---------------------------------------------------------------------------------------------
 
@@ -227,8 +227,7 @@ class AgentPool(Generic[TDeps]):
             pins=self.manifest.pins,
         )
         live = await self._stack.enter_async_context(Live(services, self._graph, self._given, self._model))
-        none: frozenset[str] = frozenset()
-        live.install(await live.prepare(self.manifest, none, none, parallel=self._parallel))
+        live.install(await live.prepare(self.manifest, frozenset(), frozenset(), parallel=self._parallel))
         if not self._serving:
             # Triggers are armed while optional servers still start, since deliveries of their agents wait for them.
             # Without triggers, entering the pool is the wait.
@@ -241,6 +240,7 @@ class AgentPool(Generic[TDeps]):
     async def _serve(self, engine: Engine, listeners: Listeners, services: Services) -> Serving:
         limits = self.manifest.limits
         self._stack.enter_context(LoopWatch())
+        self._stack.enter_context(patient_collector())
         deliveries = self._deliveries = Deliveries(
             self._graph.nodes,
             {name: node.redelivery for name, node in self.manifest.nodes.items()},
@@ -314,7 +314,7 @@ class AgentPool(Generic[TDeps]):
         self._cost_usd += record.cost_usd or 0.0
         event_settled(record)
         self._deaths.heard(record)
-        self._tasks.spawn(self._triggers.settled(record), name=f"end of event {record.id}")
+        self._triggers.settled(record, self._tasks)
         if self._on_event is not None:
             self._on_event(record)
 

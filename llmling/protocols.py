@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -162,7 +162,7 @@ class Emit(Protocol):
     async def __call__(
         self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
     ) -> Receipt:
-        """Commit an event.
+        """Commit an event; cancelling the wait does not undo it.
 
         `key` is the trigger's own id of what happened: a key that is known gives the first event's receipt with
         `new` False. It is remembered for `keep_key_s` seconds, None: for ever. `dead` records the event as dead at
@@ -195,8 +195,11 @@ class Trigger(Protocol):
         """
         ...
 
-    async def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
-        """Hear that one of its events is done or dead, but not skipped or coalesced; may be told twice."""
+    def settled(self, event: Event, status: EventStatus, error: str | None) -> Coroutine[Any, Any, None] | None:
+        """Hear that one of its events is done or dead, but not skipped or coalesced; may be told twice.
+
+        An `async def`, or None where there is nothing to do.
+        """
         ...
 
 
@@ -333,7 +336,7 @@ class Engine(Protocol):
         outcome: Outcome | None = None,
         dead: str | None = None,
     ) -> Receipt:
-        """Commit an event and its first delivery; durable on return.
+        """Commit an event and its first delivery; durable on return. Cancelling the wait does not undo it.
 
         Without a delivery the event is settled at once, with `outcome`, or dead for the reason `dead`. A known
         `key` of the same trigger gives the first event's receipt. Works also in a process that does not serve.

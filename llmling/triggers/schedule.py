@@ -136,7 +136,7 @@ class ScheduleTrigger:
                 # The clock was put back: ticks that have been are known by their keys and do not run again.
                 last = woken
 
-    async def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
+    def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
         """Nothing is left to do for a tick that has settled."""
 
     async def _begin(self, store: Store) -> tuple[Rhythm, dt.datetime]:

@@ -82,8 +82,10 @@ class Bench:
         async with asyncio.TaskGroup() as tasks:
 
             def settled(record: EventRecord) -> None:
-                if (trigger := self._triggers.get(record.trigger)) is not None:
-                    tasks.create_task(trigger.settled(record.event, record.status, record.error))
+                trigger = self._triggers.get(record.trigger)
+                work = None if trigger is None else trigger.settled(record.event, record.status, record.error)
+                if work is not None:
+                    tasks.create_task(work)
 
             await engine.start(self._run, {"agent": Policy(concurrency=50, inbox_size=100_000)}, settled=settled)
             self._engine = engine
