@@ -1,9 +1,11 @@
-"""The garbage collector while much is made that stays: it would walk over all of it, again and again."""
+"""Python's garbage collector: kept from walking, again and again, over what stays and over what is only under way."""
 
 from __future__ import annotations
 
 import gc
 from _thread import allocate_lock
+
+YOUNG = 20_000
 
 _lock = allocate_lock()
 _inside = 0
@@ -54,3 +56,26 @@ class _Held:
 def held(*, imports: bool = False) -> _Held:
     """Let the collector wait while inside; in a process of our own, what `imports` made is kept for good."""
     return _Held(imports=imports)
+
+
+class _Patient:
+    """Sets the threshold when it is entered, and sets back what it has set."""
+
+    def __enter__(self) -> None:
+        before = gc.get_threshold()
+        self._before = before if 0 < before[0] < YOUNG else None
+        if self._before is not None:
+            gc.set_threshold(YOUNG, *before[1:])
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None and gc.get_threshold()[0] == YOUNG:
+            gc.set_threshold(*self._before)
+
+
+def patient() -> _Patient:
+    """Let the collector look when 20,000 objects have come to be, not 700, unless somebody has set it already.
+
+    Events, deliveries and runs form no cycles. Hundreds of them under way are thousands of objects, which Python would
+    search again and again while they live: an eighth of all CPU time of a busy pool.
+    """
+    return _Patient()

@@ -13,10 +13,10 @@ from typing import Any, Generic, Self, Unpack
 
 from typing_extensions import TypeVar
 
+from llmling import garbage
 from llmling import manifest as manifests
 from llmling.arming import Triggers
 from llmling.asks import Ask, Attending, Decision, check_attending
-from llmling.collector import patient_collector
 from llmling.deaths import Deaths
 from llmling.deciding import decide
 from llmling.endpoints.dashboard import Dashboard
@@ -240,7 +240,7 @@ class AgentPool(Generic[TDeps]):
     async def _serve(self, engine: Engine, listeners: Listeners, services: Services) -> Serving:
         limits = self.manifest.limits
         self._stack.enter_context(LoopWatch())
-        self._stack.enter_context(patient_collector())
+        self._stack.enter_context(garbage.patient())
         deliveries = self._deliveries = Deliveries(
             self._graph.nodes,
             {name: node.redelivery for name, node in self.manifest.nodes.items()},
