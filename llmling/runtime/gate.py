@@ -13,7 +13,6 @@ from typing import Any
 
 from llmling.errors import BudgetExceeded, EngineError, ModelError, NotAsked
 from llmling.events import RUN, Event
-from llmling.frozen import frozen
 from llmling.manifest.budgets import BudgetConfig
 from llmling.manifest.models import FallbackModelConfig, LiteLLMModelConfig
 from llmling.protocols import Model, ModelRequest, ModelResponse, Store
@@ -357,12 +356,13 @@ def key_of(model: Model) -> str:
     return getattr(model, "key", model.name)
 
 
-@frozen
+@dataclasses.dataclass(slots=True)
 class Pass:
-    """The gate a run goes through, and the event it works on."""
+    """The gate a run goes through, the event it works on, and why it is late when it has waited for its turn."""
 
     gate: Gate
     event: Event
+    late: ModelError | None = None
 
 
 current_pass: ContextVar[Pass | None] = ContextVar("llmling_pass", default=None)

@@ -158,8 +158,14 @@ class _Tries:
         """Return when the try may be made."""
         try:
             await self.bounded(lambda: entry.open(self.left_s()))
-        except _DeadlineReached as error:
-            raise self._no_turn(entry.waits_for) from error
+        except (_DeadlineReached, asyncio.CancelledError) as error:
+            late = self._no_turn(entry.waits_for)
+            # To give a place back may take until the run's own time limit cancels it; it says the same then.
+            if (passing := current_pass.get()) is not None:
+                passing.late = late
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise late from error
         except CircuitOpen as error:
             if self._last is None:
                 raise

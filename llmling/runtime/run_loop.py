@@ -93,6 +93,8 @@ class RunLoop:
                 with Limit(timeout_s):
                     exchange, content, response = await self._turns(list(messages), window)
             except TimeoutError:
+                if (passing := current_pass.get()) is not None and passing.late is not None:
+                    raise passing.late from None
                 raise LimitExceeded(
                     f"run of agent {self._profile.agent!r} took longer than {timeout_s:g} s: raise limits.timeout_s"
                 ) from None

@@ -314,3 +314,14 @@ async def test_a_run_that_never_got_its_turn_is_no_slow_run() -> None:
         await agent.run("second")
     # An event is tried again for it, and no request was made.
     assert (caught.value.retryable, caught.value.attempts, len(model.requests)) == (True, 0, 1)
+
+
+async def test_a_run_that_is_cut_off_while_it_waits_for_its_turn_says_that() -> None:
+    # By this clock the time for its requests is never over, so it is the limit of the whole run that ends it.
+    clock, model = FakeClock(), ScriptedModel(["fine", "fine"])
+    config = AgentConfig.model_validate({"limits": {"requests_per_minute": 1, "timeout_s": 0.3}})
+    agent = Agent[Any].from_config("a", config, Services(clock=clock), model=model)
+    await agent.run("first")
+    with pytest.raises(ModelError, match=r"no turn before the run's time was over.*raise that limit") as caught:
+        await agent.run("second")
+    assert (caught.value.retryable, caught.value.attempts, len(model.requests)) == (True, 0, 1)
