@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import aiohttp
@@ -13,6 +13,7 @@ import aiohttp
 from llmling.models import transport
 from llmling.models.call import Call
 from llmling.models.dialects.base import Splitter, StreamFailed, Unusual
+from llmling.models.failure import Refused
 from llmling.models.plan import Plan
 from llmling.models.wire import Answer, wire_messages
 from llmling.protocols import ModelResponse, TextDelta
@@ -24,18 +25,25 @@ _DRAIN_S = 0.1
 """How long a connection may take to be free again after the server has said that it is done."""
 
 
+class Elsewhere(Exception):
+    """The request was refused in a way that litellm has an answer to: it has to be asked litellm's way."""
+
+
 async def ask(call: Call, plan: Plan, body: bytes) -> ModelResponse:
     """Return the answer. Cancelling it closes the HTTP request.
 
     Raises:
         ModelError: The provider failed; `retryable` is decided by the HTTP status.
+        Elsewhere: It has to be asked litellm's way.
     """
     limit = Limit(call.request.timeout_s)
     try:
         with limit:
-            said = await transport.answered(plan.target, body)
+            said = await transport.answered(plan.target_of(body), body)
         return _read(call, plan, said)
     except Exception as error:  # the border to the provider, and to litellm where it reads the answer
+        if isinstance(error, Refused) and error.answered_by_litellm:
+            raise Elsewhere from error
         raise call.failure(error, late=limit.expired()) from error
 
 
@@ -61,7 +69,7 @@ async def stream(call: Call, plan: Plan, body: bytes) -> AsyncGenerator[TextDelt
         ModelError: As for `ask`; also when the stream ends before the model has finished.
     """
     reader = _Reader(call, plan)
-    parts = transport.streamed(plan.target, body)
+    parts = transport.streamed(plan.target_of(body), body)
     limit = Deadline(call.request.timeout_s)
     try:
         while not reader.splitter.ended and (part := await _next(call, parts, limit)) is not None:
@@ -103,6 +111,8 @@ async def _next(call: Call, parts: AsyncGenerator[bytes, None], limit: Deadline)
     try:
         return await limit.wait(anext(parts, None))
     except Exception as error:  # the border to the provider
+        if isinstance(error, Refused) and error.answered_by_litellm:
+            raise Elsewhere from error
         raise call.failure(error, late=isinstance(error, DeadlineOver)) from error
 
 
@@ -124,7 +134,7 @@ class _Reader:
         self.splitter: Splitter = plan.splitter()
         self._call = call
         self._plan = plan
-        self._litellm: Any = None
+        self._litellm: Callable[[Any], Any] | None = None
         self._usage: Any = None
         self._last = ""
         self._repeated = 0
@@ -142,13 +152,15 @@ class _Reader:
             raise self._call.broken(error) from error
 
     def _text(self, value: Any) -> str:
-        try:
-            return self._plan.dialect.piece(value, self.answer)
-        except Unusual:
-            pass
-        if self._litellm is None:
-            self._litellm = self._plan.iterator()
-        chunk = self._litellm.chunk_parser(value)
+        dialect, read = self._plan.dialect, self._litellm
+        if read is None or not dialect.stays:
+            try:
+                return dialect.piece(value, self.answer)
+            except Unusual:
+                pass
+        if read is None:
+            read = self._litellm = self._plan.iterator(self.answer)
+        chunk = read(value)
         self._usage = getattr(chunk, "usage", None) or self._usage
         return "".join([self.answer.add(choice) for choice in chunk.choices[:1]])
 

@@ -35,6 +35,12 @@ _TOO_LONG_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+_ANSWERED = re.compile(
+    r"thought signature"  # Gemini: of an earlier answer that another server gave; litellm asks again without it
+    r"|could not finish the message because max_tokens or model output limit was reached",  # OpenAI, Azure
+    re.IGNORECASE,
+)
+
 
 class Refused(Exception):
     """A server has answered with an error status; `text` is the body of that answer."""
@@ -43,6 +49,12 @@ class Refused(Exception):
         super().__init__(text or f"HTTP status {status}, and no word of why")
         self.status = status
         self.headers = headers
+        self._text = text
+
+    @property
+    def answered_by_litellm(self) -> bool:
+        """Whether litellm has an answer to it: another request, or that nothing was said."""
+        return self.status == 400 and _ANSWERED.search(self._text) is not None
 
 
 def retryable(status: int) -> bool:

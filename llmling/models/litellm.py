@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from llmling.errors import ModelError
 from llmling.manifest.models import LiteLLMModelConfig, Price
 from llmling.models import acompletion, direct
 from llmling.models.call import Call
-from llmling.models.loading import load
+from llmling.models.loading import Once, load
 from llmling.models.plan import Plans
 from llmling.models.route import Access, Route, access_of, route_of, watched
 from llmling.protocols import ModelRequest, ModelResponse, TextDelta
@@ -30,6 +32,7 @@ class LiteLLMModel:
         self._agent = services.agent if services else ""
         self._litellm: Any = None
         self._route: Route | None = None
+        self._looking: Once | None = None
         self._plans = Plans()
         self._seen: tuple[str | None, ...] | None = None
         self._watched: tuple[str, ...] = ()
@@ -72,11 +75,14 @@ class LiteLLMModel:
         access = self._access()
         route = self._route or await self._look_up()
         call = Call(self._config, route, access, request)
-        plan = self._plans.of(self._litellm, route, access, request, stream=False)
+        plan = await self._plans.of(self._litellm, route, access, request, stream=False)
         body = None if plan is None else plan.body(request.messages)
-        if plan is None or body is None:
-            return await acompletion.ask(call)
-        return await direct.ask(call, plan, body)
+        if plan is not None and body is not None:
+            try:
+                return await direct.ask(call, plan, body)
+            except direct.Elsewhere:
+                pass
+        return await acompletion.ask(call)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[TextDelta | ModelResponse, None]:
         """Yield pieces of text as they arrive and, last, the whole response. Leaving it closes the HTTP request.
@@ -87,14 +93,17 @@ class LiteLLMModel:
         access = self._access()
         route = self._route or await self._look_up()
         call = Call(self._config, route, access, request)
-        plan = self._plans.of(self._litellm, route, access, request, stream=True)
+        plan = await self._plans.of(self._litellm, route, access, request, stream=True)
         body = None if plan is None else plan.body(request.messages)
-        parts = acompletion.stream(call) if plan is None or body is None else direct.stream(call, plan, body)
+        own = None if plan is None or body is None else direct.stream(call, plan, body)
         try:
-            async for part in parts:
-                yield part
-        finally:
-            await parts.aclose()
+            async with aclosing(own or acompletion.stream(call)) as parts:
+                async for part in parts:
+                    yield part
+        except direct.Elsewhere:  # nothing has been said yet
+            async with aclosing(acompletion.stream(call)) as parts:
+                async for part in parts:
+                    yield part
 
     def _access(self) -> Access:
         """Return where and with which key it is asked: looked up again when the environment has changed.
@@ -116,7 +125,9 @@ class LiteLLMModel:
         return access
 
     async def _look_up(self) -> Route:
-        self._litellm = await load()
-        if self._route is None:
-            self._route = route_of(self._litellm, self._config)
-        return self._route
+        self._litellm = litellm = await load()
+        if self._looking is None:
+            # Away from the loop: litellm imports what a provider needs when it is first asked for it.
+            self._looking = Once(functools.partial(route_of, litellm, self._config), "llmling-route")
+        self._route = route = await self._looking.done()
+        return route

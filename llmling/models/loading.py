@@ -42,7 +42,7 @@ class _Ended(BaseException):
     """The program has ended while something was imported that nobody waits for."""
 
 
-class _Once:
+class Once:
     """Work done once per process, in a thread of its own; a failure is forgotten, so that it is tried again."""
 
     def __init__(self, work: Callable[[], Any], name: str) -> None:
@@ -53,6 +53,7 @@ class _Once:
         self._waiting = 0
 
     def begin(self) -> concurrent.futures.Future[Any]:
+        """Begin with it, unless that has been done; return what its result will be in."""
         with self._lock:
             if self._future is None:
                 self._future = concurrent.futures.Future()
@@ -143,7 +144,8 @@ def _import() -> Any:
                 getattr(types, name)()
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(_WARNS)
-            _ask_for_providers(litellm)
+            with contextlib.suppress(ImportError, AttributeError):  # of another release
+                _ask_for_providers(litellm)
     # So do others that litellm imports when a provider is first asked.
     warnings.filterwarnings("ignore", r"Items? .* using the `ReadOnly` qualifier", UserWarning)
     # Cancelling while litellm prepares a request in a thread leaves what the thread returns to nobody.
@@ -168,10 +170,13 @@ def _import() -> Any:
 def _ask_for_providers(litellm: Any) -> None:
     """Let litellm import and read here what it would on the loop for the first model of a provider."""
     utils: Any = importlib.import_module("litellm.utils")
+    source: Any = importlib.import_module("litellm.litellm_core_utils.get_model_cost_map")
+    if source.get_model_cost_map_source_info()["source"] == "local":
+        # The bundled table is the one it has loaded; parsing it again would stop every thread for as long.
+        utils.get_bundled_model_cost_map = lambda: litellm.model_cost
     for name in _ASKED:
         model, provider, _, _ = litellm.get_llm_provider(model=name)
         config = utils.ProviderConfigManager.get_provider_chat_config(model, litellm.LlmProviders(provider))
-        # Anthropic's reads and parses the whole table of prices once more.
         config.get_supported_openai_params(model)
 
 
@@ -185,8 +190,8 @@ def _import_the_rest() -> Any:
     return litellm
 
 
-_litellm = _Once(_import, "llmling-import-litellm")
-_whole = _Once(_import_the_rest, "llmling-import-acompletion")
+_litellm = Once(_import, "llmling-import-litellm")
+_whole = Once(_import_the_rest, "llmling-import-acompletion")
 
 
 @contextmanager

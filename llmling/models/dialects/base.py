@@ -42,12 +42,14 @@ class Dialect:
 
     `whole` and `piece` fill an answer from a body or from one value of a stream, `piece` returns the text it brought;
     both raise `Unusual`, `piece` before it has changed anything. `tokens` counts what the answer keeps as its `usage`.
+    Where a stream `stays` unusual, what follows an unusual piece is read by litellm too.
     """
 
     splitter: Callable[[], Splitter]
     whole: Callable[[Any, Answer], None]
     piece: Callable[[Any, Answer], str]
     tokens: Callable[[Mapping[str, Any]], Tokens]
+    stays: bool = False
 
 
 def fields(value: Any) -> dict[str, Any]:

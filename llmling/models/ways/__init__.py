@@ -1,0 +1,1 @@
+"""How requests are written for each provider, as litellm knows it; most are written in one way."""
