@@ -12,6 +12,8 @@ from typing import Any
 
 from llmling.models.dialects.anthropic import ANTHROPIC
 from llmling.models.dialects.base import Dialect
+from llmling.models.dialects.bedrock import BEDROCK
+from llmling.models.dialects.gemini import GEMINI
 from llmling.models.dialects.ollama import OLLAMA
 from llmling.models.dialects.openai import OPENAI
 
@@ -29,13 +31,15 @@ SETTINGS = frozenset({
 class Provider:
     """One certified provider: how it answers, and where litellm looks for its address when nobody names one.
 
-    `sent` are headers with the variables that hold them and, last, what is sent when none does.
+    `sent` are headers with the variables that hold them and, last, what is sent when none does; `others` are variables
+    that change how it is asked.
     """
 
     dialect: Dialect
     base: str = ""
     variable: str = ""
     sent: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict[str, tuple[tuple[str, ...], str]])
+    others: tuple[str, ...] = ()
 
     def default_base(self, env: Mapping[str, str]) -> str:
         """Return the address that is asked when neither the config nor litellm names one."""
@@ -55,11 +59,29 @@ _OURS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "OpenAI-Project": (("OPENAI_PROJECT_ID",), ""),
 }
 """What OpenAI's own client sends, which litellm uses for most of those that write OpenAI's format."""
+_OF_AZURE: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "OpenAI-Organization": (("OPENAI_ORG_ID",), ""),
+    "OpenAI-Project": (("OPENAI_PROJECT_ID",), ""),
+}
 
 
 PROVIDERS: Mapping[str, Provider] = {
     "anthropic": Provider(ANTHROPIC, "https://api.anthropic.com/v1/messages"),
+    "azure": Provider(
+        OPENAI, "", "AZURE_API_BASE", _OF_AZURE, (
+            "AZURE_API_BASE", "AZURE_API_VERSION", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_AD_TOKEN",
+            "AZURE_USERNAME",
+        ),
+    ),
+    "bedrock": Provider(
+        BEDROCK, others=(
+            "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+            "AWS_REGION_NAME", "AWS_REGION", "AWS_BEDROCK_RUNTIME_ENDPOINT", "AWS_ROLE_NAME", "AWS_PROFILE_NAME",
+            "AWS_WEB_IDENTITY_TOKEN",
+        ),
+    ),
     "deepseek": Provider(OPENAI, "https://api.deepseek.com/beta"),
+    "gemini": Provider(GEMINI, "", "GEMINI_API_BASE", others=("GEMINI_API_BASE",)),
     "groq": Provider(OPENAI, "https://api.groq.com/openai/v1", "GROQ_API_BASE"),
     "hosted_vllm": Provider(OPENAI, "", "HOSTED_VLLM_API_BASE"),
     "mistral": Provider(OPENAI, "https://api.mistral.ai/v1", "MISTRAL_API_BASE"),

@@ -19,14 +19,22 @@ from llmling.models.loading import Once
 from llmling.models.route import Access, Route
 from llmling.models.transport import Target, target_of
 from llmling.models.ways.anthropic import AnthropicWay
+from llmling.models.ways.azure import AzureWay
 from llmling.models.ways.base import Offer, Sign, Way, module
+from llmling.models.ways.bedrock import BedrockWay
+from llmling.models.ways.gemini import GeminiWay
 from llmling.models.wire import Answer, wire_json, wire_messages
 from llmling.protocols import ModelRequest
 
 logger = logging.getLogger("llmling.models")
 
 _MOST = 8
-_WAYS: Mapping[str, type[Way]] = {"anthropic": AnthropicWay}
+_WAYS: Mapping[str, type[Way]] = {
+    "anthropic": AnthropicWay,
+    "azure": AzureWay,
+    "bedrock": BedrockWay,
+    "gemini": GeminiWay,
+}
 """Providers that are asked in a way of their own; all others are asked as OpenAI is."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmling.errors import ModelError
 from llmling.manifest.models import LiteLLMModelConfig, Price
+from llmling.models.certified import PROVIDERS
 from llmling.models.keys import BASES, KEYS, MissingKey, base_url, is_loopback, key_of, missing_key, provider_of
 from llmling.models.prices import FREE, LOCAL, entry_price
 from llmling.models.tariff import Tariff, tariff_of
@@ -98,10 +99,12 @@ def access_of(config: LiteLLMModelConfig, env: Mapping[str, str]) -> Access:
 
 
 def watched(config: LiteLLMModelConfig, env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the variables of the environment that `access_of` reads."""
+    """Return the variables of the environment that where and how a model is asked depends on."""
     provider = provider_of(config, env)
     keys = () if config.api_key is not None and config.api_key.get_secret_value() else KEYS.get(provider, ())
     bases = () if config.api_base else BASES.get(provider, ())
     # Whether a bare name is one of an OpenAI-compatible server depends on the address of such a server.
     bare = () if config.api_base or "/" in config.name else BASES["openai"]
-    return tuple(dict.fromkeys((*keys, *bases, *bare)))
+    certified = PROVIDERS.get(provider)
+    others = certified.others if certified else ()
+    return tuple(dict.fromkeys((*keys, *bases, *bare, *others)))

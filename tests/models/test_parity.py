@@ -31,8 +31,10 @@ OPENAI_FORMAT = (
     "openai/gpt-4o-mini", "mistral/mistral-small-latest", "groq/openai/gpt-oss-20b", "deepseek/deepseek-chat",
     "openrouter/openai/gpt-4o-mini",
 )  # fmt: skip
-OURS = (*OPENAI_FORMAT, "anthropic/claude-sonnet-4-5", "ollama/llama3.2")
-THEIRS = ("gemini/gemini-2.5-flash", "azure/gpt-4o-mini", "bedrock/anthropic.claude-3-haiku-20240307-v1:0")
+OURS = (
+    *OPENAI_FORMAT, "anthropic/claude-sonnet-4-5", "ollama/llama3.2", "gemini/gemini-2.5-flash", "azure/gpt-4o-mini",
+    "bedrock/anthropic.claude-haiku-4-5-20251001-v1:0",
+)  # fmt: skip
 OTHERS = (
     "cerebras/llama3.1-8b", "custom_openai/m", "dashscope/qwen-max", "deepinfra/m", "github/gpt-4o-mini",
     "hosted_vllm/m", "hyperbolic/m", "llamafile/m", "lm_studio/m", "moonshot/kimi-k2", "nebius/m", "novita/m",
@@ -160,15 +162,20 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     ("what", "stream"),
     [(what, stream) for what in CASES for stream in (False, True) if not (stream and what == "no JSON")],
 )
-@pytest.mark.parametrize("name", [*OURS, *THEIRS])
+@pytest.mark.parametrize("name", OURS)
 async def test_both_ways_say_the_same(server: LLMServer, name: str, what: str, stream: bool) -> None:
     case, config = CASES[what], config_of(server, name)
     ours = await exchange(server, config, case, ours=True, stream=stream)
     theirs = await exchange(server, config, case, ours=False, stream=stream)
     # Where litellm asks for a tool and reads it as the answer, in the place of a schema.
-    own_way = name in OURS and not (what == "schema" and name.startswith(("anthropic", "groq")))
+    own_way = not (what == "schema" and name.startswith(("anthropic", "bedrock", "groq")))
     assert (is_ours(ours), is_ours(theirs)) == (own_way, False)
     assert sent(ours) == sent(theirs)
+    if what == "no JSON" and name.startswith(("bedrock", "gemini")):
+        # Here litellm makes up a status 422, as if the request were at fault; to us it is as it is with all others.
+        assert isinstance(ours.said, ModelError)
+        assert (ours.said.status, ours.said.retryable) == (None, True)
+        return
     worded = case.fails and what.isdigit()
     assert said(ours, in_its_words=worded) == said(theirs, in_its_words=worded)
     assert isinstance(ours.said, ModelError) is case.fails
