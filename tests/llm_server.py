@@ -65,6 +65,7 @@ class LLMServer:
         self._stopping = False
         app = web.Application(client_max_size=64 * 2**20, middlewares=[self._note])
         app.router.add_post("/v1/chat/completions", self._openai)
+        app.router.add_post("/openai/v1/chat/completions", self._openai)
         app.router.add_post("/openai/deployments/{model}/chat/completions", self._openai)
         app.router.add_post(r"/model/{model}/{call:converse(-stream)?}", self._bedrock)
         app.router.add_post("/v1/messages", self._anthropic)
@@ -161,7 +162,8 @@ class LLMServer:
             await asyncio.Event().wait()
         headers = {} if reply.retry_after is None else {"Retry-After": reply.retry_after}
         if reply.raw is not None:
-            return web.Response(status=reply.status, text=reply.raw, headers=headers, content_type="application/json")
+            raw = reply.raw.encode() if isinstance(reply.raw, str) else reply.raw
+            return web.Response(status=reply.status, body=raw, headers=headers, content_type="application/json")
         if reply.status != 200:
             error = {"message": reply.text or f"scripted {reply.status}", "type": "scripted_error"}
             return web.json_response({"type": "error", "error": error}, status=reply.status, headers=headers)

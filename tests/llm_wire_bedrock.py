@@ -26,23 +26,23 @@ def bedrock_body(request: Request, reply: Reply) -> dict[str, Any]:
 
 
 def bedrock_stream(request: Request, reply: Reply) -> Iterator[bytes]:
-    yield _frame("messageStart", {"role": "assistant"})
+    yield frame("messageStart", {"role": "assistant"})
     pieces = reply.pieces[: len(reply.pieces) // 2 or 1] if reply.cut else reply.pieces
     for piece in pieces:
-        yield _frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": piece}})
+        yield frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": piece}})
     if reply.cut:
         return
     if pieces:
-        yield _frame("contentBlockStop", {"contentBlockIndex": 0})
+        yield frame("contentBlockStop", {"contentBlockIndex": 0})
     for n, call in enumerate(reply.calls, start=bool(pieces)):
         start = {"toolUse": {"toolUseId": f"tool_{n}", "name": call.name}}
-        yield _frame("contentBlockStart", {"contentBlockIndex": n, "start": start})
+        yield frame("contentBlockStart", {"contentBlockIndex": n, "start": start})
         for part in (call.text[: len(call.text) // 2], call.text[len(call.text) // 2 :]):
-            yield _frame("contentBlockDelta", {"contentBlockIndex": n, "delta": {"toolUse": {"input": part}}})
-        yield _frame("contentBlockStop", {"contentBlockIndex": n})
+            yield frame("contentBlockDelta", {"contentBlockIndex": n, "delta": {"toolUse": {"input": part}}})
+        yield frame("contentBlockStop", {"contentBlockIndex": n})
     if not reply.unfinished:
-        yield _frame("messageStop", {"stopReason": reply.finish or ("tool_use" if reply.calls else "end_turn")})
-        yield _frame("metadata", {"usage": _usage(reply), "metrics": {"latencyMs": 1}})
+        yield frame("messageStop", {"stopReason": reply.finish or ("tool_use" if reply.calls else "end_turn")})
+        yield frame("metadata", {"usage": _usage(reply), "metrics": {"latencyMs": 1}})
 
 
 def _usage(reply: Reply) -> dict[str, int]:
@@ -57,8 +57,9 @@ def _usage(reply: Reply) -> dict[str, int]:
     }
 
 
-def _frame(event: str, payload: dict[str, Any]) -> bytes:
-    names = {":event-type": event, ":content-type": "application/json", ":message-type": "event"}
+def frame(event: str, payload: dict[str, Any], kind: str = "event") -> bytes:
+    """Return one event of a stream, or an exception."""
+    names = {f":{kind}-type": event, ":content-type": "application/json", ":message-type": kind}
     heads = b"".join(
         struct.pack(f"!B{len(name)}sBH{len(value)}s", len(name), name.encode(), 7, len(value), value.encode())
         for name, value in names.items()

@@ -49,7 +49,7 @@ class Reply:
     cached_tokens: int = 0
     output_tokens: int = 7
     usage_unasked: bool = False
-    raw: str | None = None
+    raw: str | bytes | None = None
 
     @property
     def pieces(self) -> list[str]:

@@ -162,7 +162,11 @@ class _Reader:
             read = self._litellm = self._plan.iterator(self.answer)
         chunk = read(value)
         self._usage = getattr(chunk, "usage", None) or self._usage
-        return "".join([self.answer.add(choice) for choice in chunk.choices[:1]])
+        answer = self.answer
+        said = "".join([answer.add(choice) for choice in chunk.choices[:1]])
+        if answer.finish_reason == "stop" and answer.calls:
+            answer.finish_reason = "tool_calls"  # as litellm has it for all streams
+        return said
 
     def _checked(self, text: str) -> str:
         if text != self._last:

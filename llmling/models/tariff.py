@@ -22,7 +22,8 @@ _BY_OTHER_THINGS = frozenset({
     "output_cost_per_second", "output_cost_per_reasoning_token", "input_cost_per_character",
     "output_cost_per_character", "citation_cost_per_token",
 })  # fmt: skip
-"""Entries with one of these are never reckoned here."""
+"""Entries with one of these are never reckoned here, unless it says the same as the one it stands beside."""
+_SAME_AS = {"output_cost_per_reasoning_token": "output_cost_per_token"}
 _SAMPLE = (12_345, 1_234, 678)
 """Tokens read, of them from a cache, and written: enough to notice a price that is not a rate for each."""
 
@@ -107,7 +108,8 @@ def tariff_of(litellm: Any, key: str | None, price: Price | None) -> Tariff:
 def _rates(litellm: Any, key: str) -> _Rates | None:
     """Return the rates litellm reckons with, found by asking it, or None when it reckons with more than rates."""
     entry: Mapping[str, Any] = litellm.model_cost[key]
-    if _BY_OTHER_THINGS & entry.keys():
+    others = {name for name in _BY_OTHER_THINGS & entry.keys() if entry[name] != entry.get(_SAME_AS.get(name, ""))}
+    if others:
         return None
     tiers = [int(found.group(1)) * 1000 for name in entry if (found := _TIER.match(name))]
     try:

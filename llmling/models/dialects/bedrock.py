@@ -61,7 +61,8 @@ def _piece(data: Any, answer: Answer) -> str:
         reason = event["stopReason"]
         if reason not in _FINISHED or event.get("additionalModelResponseFields"):
             raise Unusual
-        answer.finish_reason = _FINISHED[reason]
+        finished = _FINISHED[reason]
+        answer.finish_reason = "tool_calls" if finished == "stop" and answer.calls else finished
     elif "usage" in event:
         usage = fields(event["usage"])
         if not _plain(usage):
