@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from llm_server import LLMServer
+from providers import KEY
+
+from llmling.models.clients import close_clients
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +21,25 @@ def no_log_goes_to_a_terminal_that_is_gone() -> Iterator[None]:
     for handler in list(root.handlers):
         if type(handler).__name__ == plain:
             root.removeHandler(handler)
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LLMServer]:
+    """Answer for OpenAI, Anthropic, Gemini and Ollama; no task of ours may be left when the test is over."""
+    before = asyncio.all_tasks()
+    async with LLMServer() as server:
+        for variable, value in (
+            ("OPENAI_BASE_URL", server.openai_url),
+            ("OPENAI_API_KEY", KEY),
+            ("ANTHROPIC_BASE_URL", server.url),
+            ("ANTHROPIC_API_KEY", KEY),
+            ("OLLAMA_API_BASE", server.url),
+            ("GEMINI_API_BASE", server.url),
+            ("GEMINI_API_KEY", KEY),
+        ):
+            monkeypatch.setenv(variable, value)
+        serving = asyncio.all_tasks()
+        yield server
+        await close_clients()
+    left = {task for task in asyncio.all_tasks() - before - serving if "llmling" in repr(task)}
+    assert left == set()

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import pytest
 from llm_server import LLMServer, Reply
 
 from llmling import Context, Directive, Guidance, get_tracer
 from llmling.errors import ModelError
-from llmling.models.clients import close_clients
 from llmling.prompts.library import RiskAssessor, RootCauseAnalyzer
-
-
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LLMServer]:
-    async with LLMServer() as server:
-        for variable, value in (
-            ("OPENAI_BASE_URL", server.openai_url),
-            ("OPENAI_API_KEY", "sk-loopback"),
-            ("ANTHROPIC_BASE_URL", server.url),
-            ("ANTHROPIC_API_KEY", "sk-loopback"),
-            ("GEMINI_API_BASE", server.url),
-            ("GEMINI_API_KEY", "sk-loopback"),
-        ):
-            monkeypatch.setenv(variable, value)
-        yield server
-        await close_clients()
 
 
 async def test_basic_usage(server: LLMServer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from llm_server import Call, LLMServer, Reply, Request
 
 from llmling import Agent
 from llmling.errors import LimitExceeded, ModelError
-from llmling.models.clients import close_clients
 from llmling.runtime.stream import RunEvent
 
 OPENAI, ANTHROPIC = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
@@ -23,21 +21,6 @@ BAD_DAYS = [
     *((Reply(status=status), stream) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529) for stream in (0, 1)),
     (Reply("x y", cut=True), 0),  # text that has been streamed is never asked for again
 ]
-
-
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LLMServer]:
-    async with LLMServer() as server:
-        for variable, value in (
-            ("OPENAI_BASE_URL", server.openai_url),
-            ("ANTHROPIC_BASE_URL", server.url),
-            ("GEMINI_API_BASE", server.url),
-            ("OLLAMA_API_BASE", server.url),
-            *((f"{name}_API_KEY", "sk-loopback-0123456789") for name in ("OPENAI", "ANTHROPIC", "GEMINI")),
-        ):
-            monkeypatch.setenv(variable, value)
-        yield server
-        await close_clients()
 
 
 async def run(agent: Agent[Any], *, stream: bool) -> list[RunEvent]:

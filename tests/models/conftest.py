@@ -1,28 +1,18 @@
-"""A server on the loopback in the place of every provider."""
+"""One server for all comparisons of a module, so that litellm makes its clients once."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import pytest
+import pytest_asyncio
 from llm_server import LLMServer
-from providers import KEY
 
 from llmling.models.clients import close_clients
 
 
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LLMServer]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[LLMServer]:
+    """Answer on the loop of the module; for tests that name its address themselves."""
     async with LLMServer() as server:
-        for variable, value in (
-            ("OPENAI_BASE_URL", server.openai_url),
-            ("OPENAI_API_KEY", KEY),
-            ("ANTHROPIC_BASE_URL", server.url),
-            ("ANTHROPIC_API_KEY", KEY),
-            ("OLLAMA_API_BASE", server.url),
-            ("GEMINI_API_BASE", server.url),
-            ("GEMINI_API_KEY", KEY),
-        ):
-            monkeypatch.setenv(variable, value)
         yield server
         await close_clients()

@@ -112,7 +112,10 @@ def test_the_loop_goes_on_while_litellm_is_imported(used: dict[str, Any]) -> Non
     assert used["threads"] == []
 
 
-@pytest.mark.parametrize("module", ["litellm", "scripted", "fallback", "auto", "demo", "keys", "clients", "wire"])
-def test_no_module_of_ours_imports_litellm_by_itself(module: str) -> None:
-    code = f"import sys, llmling.models.{module}; sys.exit('litellm' in sys.modules)"
+def test_no_module_of_ours_imports_litellm_by_itself() -> None:
+    modules = ("keys", "wire", "scripted", "demo", "fallback", "auto", "clients", "litellm")
+    code = (
+        f"import importlib, sys\nfor name in {modules}:\n    importlib.import_module(f'llmling.models.{{name}}')\n"
+        "    if 'litellm' in sys.modules:\n        sys.exit(f'{name} imports litellm')"
+    )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=60)

@@ -18,6 +18,7 @@ from llmling.errors import ModelError
 from llmling.messages import Message, TextPart, ToolCallPart, ToolCallResponsePart
 from llmling.protocols import ModelRequest
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 OPENAI_FORMAT = (
     "openai/gpt-4o-mini", "mistral/mistral-small-latest", "groq/openai/gpt-oss-20b", "deepseek/deepseek-chat",
     "openrouter/openai/gpt-4o-mini",
@@ -81,10 +82,10 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     [(what, stream) for what in CASES for stream in (False, True) if not (stream and what == "no JSON")],
 )
 @pytest.mark.parametrize("name", OURS)
-async def test_both_ways_say_the_same(server: LLMServer, name: str, what: str, stream: bool) -> None:
-    case, config = CASES[what], config_of(server, name)
-    ours = await exchange(server, config, case, ours=True, stream=stream)
-    theirs = await exchange(server, config, case, ours=False, stream=stream)
+async def test_both_ways_say_the_same(shared: LLMServer, name: str, what: str, stream: bool) -> None:
+    case, config = CASES[what], config_of(shared, name)
+    ours = await exchange(shared, config, case, ours=True, stream=stream)
+    theirs = await exchange(shared, config, case, ours=False, stream=stream)
     # Where litellm asks for a tool and reads it as the answer, in the place of a schema.
     own_way = not (what == "schema" and name.startswith(("anthropic", "bedrock", "groq")))
     assert (is_ours(ours), is_ours(theirs)) == (own_way, False)
@@ -102,10 +103,10 @@ async def test_both_ways_say_the_same(server: LLMServer, name: str, what: str, s
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("what", ["text", "tools"])
 @pytest.mark.parametrize("name", OTHERS)
-async def test_others_that_write_openai_s_format(server: LLMServer, name: str, what: str, stream: bool) -> None:
-    case, config = CASES[what], config_of(server, name)
-    ours = await exchange(server, config, case, ours=True, stream=stream)
-    theirs = await exchange(server, config, case, ours=False, stream=stream)
+async def test_others_that_write_openai_s_format(shared: LLMServer, name: str, what: str, stream: bool) -> None:
+    case, config = CASES[what], config_of(shared, name)
+    ours = await exchange(shared, config, case, ours=True, stream=stream)
+    theirs = await exchange(shared, config, case, ours=False, stream=stream)
     assert (is_ours(ours), is_ours(theirs)) == (True, False)
     assert sent(ours) == sent(theirs)
     assert said(ours, in_its_words=False) == said(theirs, in_its_words=False)

@@ -16,6 +16,7 @@ from llmling.errors import ModelError
 from llmling.models.frames import Frames
 from llmling.protocols import ModelRequest, ModelResponse
 
+on_one_loop = pytest.mark.asyncio(loop_scope="module")
 GEMINI, AZURE = "gemini/gemini-2.5-flash", "azure/gpt-4o-mini"
 BEDROCK = "bedrock/anthropic.claude-haiku-4-5-20251001-v1:0"
 ASKED = ModelRequest(REQUEST.messages, tools=(ADD,))
@@ -97,36 +98,40 @@ def region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("what", GEMINIS)
-async def test_what_gemini_says(server: LLMServer, what: str, stream: bool) -> None:
+@on_one_loop
+async def test_what_gemini_says(shared: LLMServer, what: str, stream: bool) -> None:
     body = json.dumps(GEMINIS[what])
     assert isinstance(
-        await compared(server, GEMINI, f"data: {body}\n\n" if stream else body, stream=stream), ModelResponse
+        await compared(shared, GEMINI, f"data: {body}\n\n" if stream else body, stream=stream), ModelResponse
     )
 
 
-async def test_what_is_unusual_in_the_middle_of_gemini_s_stream(server: LLMServer) -> None:
+@on_one_loop
+async def test_what_is_unusual_in_the_middle_of_gemini_s_stream(shared: LLMServer) -> None:
     usages = [{**COUNTED, "candidatesTokenCount": n} for n in (1, 2, 3)]
     pieces = [
         gemini(candidate(CALL, finish=None), usage=usages[0]),
         gemini(candidate({"inlineData": {"mimeType": "image/png", "data": "aGk="}}, finish=None), usage=usages[1]),
         gemini(candidate({"functionCall": {"name": "add", "args": {"n": 2}}}), usage=usages[2]),
     ]
-    said = await compared(server, GEMINI, "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces), stream=True)
+    said = await compared(shared, GEMINI, "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces), stream=True)
     assert isinstance(said, ModelResponse)
     assert [call.arguments for call in said.message.tool_calls] == [{"n": 1}, {"n": 2}]
 
 
 @pytest.mark.parametrize("usage", USAGES)
 @pytest.mark.parametrize("what", BEDROCKS)
-async def test_what_converse_says(server: LLMServer, what: str, usage: str) -> None:
+@on_one_loop
+async def test_what_converse_says(shared: LLMServer, what: str, usage: str) -> None:
     body = {**BEDROCKS[what], "usage": USAGES[usage], "metrics": {"latencyMs": 1}}
-    assert isinstance(await compared(server, BEDROCK, json.dumps(body), stream=False), ModelResponse)
+    assert isinstance(await compared(shared, BEDROCK, json.dumps(body), stream=False), ModelResponse)
 
 
 @pytest.mark.parametrize("usage", USAGES)
 @pytest.mark.parametrize("reason", ["end_turn", "max_tokens", "tired"])
 @pytest.mark.parametrize("thoughts", [False, True])
-async def test_what_converse_streams(server: LLMServer, thoughts: bool, reason: str, usage: str) -> None:
+@on_one_loop
+async def test_what_converse_streams(shared: LLMServer, thoughts: bool, reason: str, usage: str) -> None:
     place = int(thoughts)
     thought = [
         frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"reasoningContent": delta}})
@@ -144,7 +149,7 @@ async def test_what_converse_streams(server: LLMServer, thoughts: bool, reason: 
         frame("messageStop", {"stopReason": reason}),
         frame("metadata", {"usage": USAGES[usage], "metrics": {"latencyMs": 1}}),
     ]
-    assert isinstance(await compared(server, BEDROCK, b"".join(frames), stream=True), ModelResponse)
+    assert isinstance(await compared(shared, BEDROCK, b"".join(frames), stream=True), ModelResponse)
 
 
 @pytest.mark.parametrize(
@@ -158,35 +163,38 @@ async def test_what_converse_streams(server: LLMServer, thoughts: bool, reason: 
         (BEDROCK, frame("messageStart", {"role": "assistant"})[:-9]),
     ],
 )
-async def test_a_failure_inside_a_stream_is_the_same(server: LLMServer, name: str, raw: str | bytes) -> None:
-    assert isinstance(await compared(server, name, raw, stream=True), ModelError)
+@on_one_loop
+async def test_a_failure_inside_a_stream_is_the_same(shared: LLMServer, name: str, raw: str | bytes) -> None:
+    assert isinstance(await compared(shared, name, raw, stream=True), ModelError)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("version", ["v1", "2024-10-21"])
+@on_one_loop
 async def test_both_interfaces_of_azure(
-    server: LLMServer, monkeypatch: pytest.MonkeyPatch, version: str, stream: bool
+    shared: LLMServer, monkeypatch: pytest.MonkeyPatch, version: str, stream: bool
 ) -> None:
     monkeypatch.setenv("AZURE_API_VERSION", version)
-    config = config_of(server, AZURE)
+    config = config_of(shared, AZURE)
     case = Case(Reply("hi", usage_unasked=True), ASKED)
     if version == "v1":
-        config = config.model_copy(update={"api_base": f"{server.url}/openai/v1"})
-    ours = await exchange(server, config, case, ours=True, stream=stream)
-    theirs = await exchange(server, config, case, ours=False, stream=stream)
+        config = config.model_copy(update={"api_base": f"{shared.url}/openai/v1"})
+    ours = await exchange(shared, config, case, ours=True, stream=stream)
+    theirs = await exchange(shared, config, case, ours=False, stream=stream)
     assert (is_ours(ours), sent(ours)) == (True, sent(theirs))
     assert said(ours, in_its_words=False) == said(theirs, in_its_words=False)
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@on_one_loop
 async def test_what_has_another_way_goes_litellm_s(
-    server: LLMServer, monkeypatch: pytest.MonkeyPatch, stream: bool
+    shared: LLMServer, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     monkeypatch.setenv("AZURE_AD_TOKEN", "an-entra-token")
-    asked = await exchange(server, config_of(server, "azure/o3-mini"), Case(Reply("hi")), ours=True, stream=stream)
+    asked = await exchange(shared, config_of(shared, "azure/o3-mini"), Case(Reply("hi")), ours=True, stream=stream)
     assert not is_ours(asked)
     many = ModelRequest(REQUEST.messages, settings={"max_tokens": 100_000})
-    asked = await exchange(server, config_of(server, GEMINI), Case(Reply("hi"), many), ours=True, stream=stream)
+    asked = await exchange(shared, config_of(shared, GEMINI), Case(Reply("hi"), many), ours=True, stream=stream)
     assert not is_ours(asked)
 
 

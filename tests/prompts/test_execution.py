@@ -6,7 +6,6 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -25,23 +24,6 @@ CONTEXT = Context(
     constraints=Constraints(must="name the month"),
 )
 PROVIDERS = pytest.mark.parametrize("provider", ["openai", "anthropic", "google", "gemini", "ollama"])
-
-
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LLMServer]:
-    async with LLMServer() as server:
-        for variable, value in (
-            ("OPENAI_BASE_URL", server.openai_url),
-            ("OPENAI_API_KEY", KEY),
-            ("ANTHROPIC_BASE_URL", server.url),
-            ("ANTHROPIC_API_KEY", KEY),
-            ("OLLAMA_API_BASE", server.url),
-            ("GEMINI_API_BASE", server.url),
-            ("GEMINI_API_KEY", KEY),
-        ):
-            monkeypatch.setenv(variable, value)
-        yield server
-        await close_clients()
 
 
 def turns(body: dict[str, Any]) -> tuple[str, str]:
