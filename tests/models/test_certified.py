@@ -16,6 +16,7 @@ from providers import ADD, OPENAI, REQUEST, failure, model
 from llmling.models.certified import LITELLM, PROVIDERS, SETTINGS, provider_of
 from llmling.models.dialects.anthropic import ANTHROPIC
 from llmling.models.dialects.openai import OPENAI as OPENAI_DIALECT
+from llmling.models.keys import KEYS
 from llmling.models.loading import load
 from llmling.models.sse import Events, Lines
 from llmling.models.tariff import tariff_of
@@ -27,6 +28,11 @@ CERTIFIED = {
     "moonshot", "nebius", "novita", "nvidia_nim", "ollama_chat", "openai", "openrouter", "sambanova", "together_ai",
     "vercel_ai_gateway", "volcengine", "zai",
 }  # fmt: skip
+FALLING_BACK = {
+    "ai21", "baseten", "codestral", "cohere", "cohere_chat", "fireworks_ai", "friendliai", "perplexity", "replicate",
+    "xai",
+}  # fmt: skip
+"""Of those whose key is known here, those without a wire of our own."""
 READ_AS_OPENAI = {"OpenAIGPTConfig", "OpenAILikeChatConfig", "GroqChatConfig", "MistralConfig", "OpenrouterConfig"}
 """Of litellm's classes that read answers, those that change nothing of what is read here."""
 
@@ -37,7 +43,8 @@ def ours(server: LLMServer) -> list[bool]:
 
 def test_which_providers_are_certified() -> None:
     assert set(PROVIDERS) == CERTIFIED
-    for theirs in ("azure_ai", "vertex_ai", "xai", "perplexity", "fireworks_ai", "cohere_chat"):
+    assert KEYS.keys() - CERTIFIED == FALLING_BACK
+    for theirs in (*FALLING_BACK, "azure_ai", "vertex_ai", "sagemaker"):
         assert provider_of("1.110.2", theirs, {}) is None
 
 

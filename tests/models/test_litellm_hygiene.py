@@ -15,8 +15,10 @@ ROOT = Path(__file__).parents[2]
 USE = """
 import asyncio, json, logging, os, socket, sys, threading, warnings
 warnings.simplefilter("error", ResourceWarning)
-asked = []
+asked, on_the_loop = [], []
 def audit(event, args):
+    if event == "import" and args[0].startswith("litellm") and threading.current_thread() is threading.main_thread():
+        on_the_loop.append(args[0])
     if event in {"socket.getaddrinfo", "socket.connect"}:
         place = args[0] if event == "socket.getaddrinfo" else args[1][0] if isinstance(args[1], tuple) else args[1]
         if place not in {"127.0.0.1", b"127.0.0.1"}:
@@ -43,7 +45,9 @@ async def main():
     beating = asyncio.create_task(beat())
     async with LLMServer() as server:
         request = ModelRequest((Message.user("hi"),))
-        for name, base in (("openai/x", server.openai_url), ("anthropic/claude-sonnet-4-5", server.url)):
+        for name, base in (
+            ("openai/x", server.openai_url), ("anthropic/claude-sonnet-4-5", server.url), ("gemini/g", server.url)
+        ):
             config = LiteLLMModelConfig(name=name, api_base=base, api_key="sk-secret-123456")
             models = [LiteLLMModel(config) for _ in range(3)]
             await asyncio.gather(*(model.request(request) for model in models))
@@ -62,6 +66,7 @@ print(json.dumps({
     "environment": sorted(k for k in before.keys() ^ os.environ.keys()),
     "changed": sorted(k for k in before if os.environ.get(k) != before[k]),
     "network": asked,
+    "imported_on_the_loop": on_the_loop,
     "handlers": [n for n in (None, "LiteLLM", "LiteLLM Router", "LiteLLM Proxy") if logging.getLogger(n).handlers],
     "hook": sys.excepthook is hook,
     "ticks": ticks,
@@ -93,6 +98,10 @@ def test_the_environment_is_left_alone_and_dotenv_is_not_read(used: dict[str, An
     # litellm points the tokenizer's cache at its own files; nothing else may appear.
     assert set(used["environment"]) <= {"TIKTOKEN_CACHE_DIR"}
     assert used["changed"] == []
+
+
+def test_nothing_of_litellm_is_imported_on_the_loop(used: dict[str, Any]) -> None:
+    assert used["imported_on_the_loop"] == []
 
 
 def test_nobody_but_the_server_is_asked(used: dict[str, Any]) -> None:
