@@ -42,7 +42,7 @@ async def test_an_answer_cut_in_the_middle_may_be_asked_for_again(server: LLMSer
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("name", [OPENAI, ANTHROPIC, OLLAMA])
+@ALL
 async def test_a_stream_that_ends_without_a_finish_is_not_an_answer(server: LLMServer, name: str) -> None:
     server.replies.append(Reply("one two three four", unfinished=True))
     error = await failure(name, stream=True)

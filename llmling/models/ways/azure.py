@@ -23,7 +23,7 @@ class AzureWay(Way):
         """
         env, litellm = os.environ, self.litellm
         key = (env.get("AZURE_OPENAI_API_KEY") if self.key == env.get("AZURE_API_KEY") else None) or self.key
-        base = self.base or env.get("AZURE_API_BASE") or ""
+        base = self.base
         version = litellm.api_version or env.get("AZURE_API_VERSION") or litellm.AZURE_DEFAULT_API_VERSION
         if (
             not key
