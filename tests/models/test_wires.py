@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from exchanges import Case, config_of, exchange, is_ours, said, sent
-from llm_server import LLMServer, Reply
+from llm_server import Call, LLMServer, Reply
 from llm_wire_bedrock import frame
-from providers import ADD, REQUEST, failure, model
+from providers import ADD, ANTHROPIC, GEMINI, OPENAI, REQUEST, failure, model
 
 from llmling.errors import ModelError
 from llmling.models.frames import Frames
 from llmling.protocols import ModelRequest, ModelResponse
 
 on_one_loop = pytest.mark.asyncio(loop_scope="module")
-GEMINI, AZURE = "gemini/gemini-2.5-flash", "azure/gpt-4o-mini"
+AZURE = "azure/gpt-4o-mini"
 BEDROCK = "bedrock/anthropic.claude-haiku-4-5-20251001-v1:0"
 ASKED = ModelRequest(REQUEST.messages, tools=(ADD,))
 CALL = {"functionCall": {"name": "add", "args": {"n": 1}}}
@@ -229,6 +230,27 @@ async def test_requests_to_bedrock_are_signed_as_botocore_signs(
         again.headers["X-Amz-Security-Token"] = token
     signature = signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again)
     assert request.headers["Authorization"].endswith(f"Signature={signature}")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("name", "own"), [(ANTHROPIC, False), (BEDROCK, False), (GEMINI, True), (AZURE, True), (OPENAI, True)]
+)
+@on_one_loop
+async def test_a_tool_whose_name_a_provider_does_not_take_has_its_name_in_the_answer(
+    shared: LLMServer, name: str, own: bool, stream: bool
+) -> None:
+    named = replace(ADD, name="files.add")
+    said_so = "files_add" if name in {ANTHROPIC, BEDROCK} else "files.add"
+    case = Case(
+        Reply(calls=[Call(said_so, {"n": 1})], usage_unasked=True), ModelRequest(REQUEST.messages, tools=(named,))
+    )
+    ours = await exchange(shared, config_of(shared, name), case, ours=True, stream=stream)
+    theirs = await exchange(shared, config_of(shared, name), case, ours=False, stream=stream)
+    assert (is_ours(ours), sent(ours)) == (own, sent(theirs))
+    assert said(ours, in_its_words=False) == said(theirs, in_its_words=False)
+    assert isinstance(ours.said, ModelResponse)
+    assert [call.name for call in ours.said.message.tool_calls] == ["files.add"]
 
 
 async def test_a_thought_another_server_has_signed_is_asked_again_by_litellm(server: LLMServer) -> None:

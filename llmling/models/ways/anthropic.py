@@ -32,4 +32,5 @@ class AnthropicWay(Way):
         )
         if filtered != (headers, body):
             raise ValueError("litellm takes something out of this request")
+        self.refuse_other_names(tool["name"] for tool in body.get("tools", ()))
         return None

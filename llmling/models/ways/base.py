@@ -6,7 +6,7 @@ import copy
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,15 @@ class Way:
         if body.pop("messages", None) != short or other.pop("messages") != probe() or body != other:
             return None
         return f'{json.dumps(body)[:-1]}, "messages": '
+
+    def refuse_other_names(self, sent: Iterable[str]) -> None:
+        """Refuse tools that are sent by other names than ours; litellm would have to turn them back in each answer.
+
+        Raises:
+            ValueError: They are.
+        """
+        if self.offer.tools and set(sent) != {tool.name for tool in self.offer.tools}:
+            raise ValueError("litellm changes the names of the tools")
 
     def signer(self, url: str, headers: Mapping[str, str]) -> Sign | None:
         """Return what makes the headers of each request, or None when they are the same for all."""

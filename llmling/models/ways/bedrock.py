@@ -101,9 +101,9 @@ class BedrockWay(Way):
         shown = probe() if self.offer.tools else short
         body = self.body(copy.deepcopy(shown), headers)
         tools = body.get("toolConfig", {}).get("tools", ())
-        sent = {tool["toolSpec"]["name"] for tool in tools if "toolSpec" in tool}
-        if headers != before or (self.offer.tools and sent != {tool.name for tool in self.offer.tools}):
-            raise ValueError("litellm changes the names of the tools or the headers")
+        self.refuse_other_names(tool["toolSpec"]["name"] for tool in tools)
+        if headers != before:
+            raise ValueError("litellm changes the headers for this offer")
         frame = {name: value for name, value in body.items() if name not in {"messages", "system"}}
         try:
             same = self._framed(copy.deepcopy(shown), frame) == body

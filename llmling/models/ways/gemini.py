@@ -48,8 +48,13 @@ class GeminiWay(Way):
         return data
 
     def head_of_body(self, headers: dict[str, str]) -> str | None:
-        """Return None, for its messages are in a format of their own."""
-        self.body(probe(), headers)
+        """Return None, for its messages are in a format of their own.
+
+        Raises:
+            ValueError: The names of the tools are not sent as they are.
+        """
+        offered = self.body(probe(), headers).get("tools", ())
+        self.refuse_other_names(one["name"] for each in offered for one in each["function_declarations"])
         return None
 
     def iterator(self, answer: Answer) -> Callable[[Any], Any]:
