@@ -61,6 +61,9 @@ class Way:
         ValueError: It cannot be asked our way.
     """
 
+    says_stream = True
+    """Whether a request says itself that its answer is streamed; else its address does."""
+
     def __init__(self, litellm: Any, route: Route, access: Access, offer: Offer, provider: Provider) -> None:
         self.litellm, self.provider, self.name, self.model = litellm, provider, route.provider, route.model
         self.offer, self.stream = offer, offer.stream
@@ -127,7 +130,7 @@ class Way:
             litellm_params=dict(self.own), headers=headers,
         )  # fmt: skip
         data.update(self.extra)
-        if self.stream:
+        if self.stream and self.says_stream:
             data["stream"] = True
         return data
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmling.models.ways.base import Sign, Way, module, probe
+from llmling.models.ways.base import Sign, module
+from llmling.models.ways.framed import FramedWay
 from llmling.models.wire import Answer
-
-logger = logging.getLogger("llmling.models")
 
 _OTHER_PROOF = ("AWS_ROLE_NAME", "AWS_PROFILE_NAME", "AWS_WEB_IDENTITY_TOKEN")
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -21,15 +18,10 @@ _OF_THE_CLIENT = frozenset({"content-length", "host"})
 """What our HTTP client writes itself."""
 
 
-def _is_of_tools(message: Mapping[str, Any]) -> bool:
-    return message["role"] == "tool" or "tool_calls" in message
-
-
-class BedrockWay(Way):
+class BedrockWay(FramedWay):
     """How a model is asked by Converse: with a key of Bedrock, or the fixed keys of an account."""
 
-    frame: Mapping[str, Any] | None = None
-    """What is the same in all bodies, once it is proven to be."""
+    says_stream = False
 
     def head(self) -> tuple[str, dict[str, str]]:
         """Return the address and the headers.
@@ -81,47 +73,28 @@ class BedrockWay(Way):
 
         return sign
 
-    def body(self, messages: list[dict[str, Any]], headers: dict[str, str]) -> dict[str, Any]:
-        """Return what is sent."""
-        if self.frame is not None and (self.offer.tools or not any(map(_is_of_tools, messages))):
-            return self._framed(messages, self.frame)
-        data: dict[str, Any] = self.config.transform_request(
-            model=self.model, messages=messages, optional_params=copy.deepcopy(self.optional),
-            litellm_params=dict(self.own), headers=headers,
-        )  # fmt: skip
-        return data
-
     def head_of_body(self, headers: dict[str, str]) -> str | None:
         """Return None, for its messages are in a format of their own.
 
         Raises:
             ValueError: The names of the tools are not sent as they are.
         """
-        before, short = dict(headers), probe()[:2]
-        shown = probe() if self.offer.tools else short
-        body = self.body(copy.deepcopy(shown), headers)
-        tools = body.get("toolConfig", {}).get("tools", ())
+        before = dict(headers)
+        tools = self.prove(headers).get("toolConfig", {}).get("tools", ())
         self.refuse_other_names(tool["toolSpec"]["name"] for tool in tools)
         if headers != before:
             raise ValueError("litellm changes the headers for this offer")
-        frame = {name: value for name, value in body.items() if name not in {"messages", "system"}}
-        try:
-            same = self._framed(copy.deepcopy(shown), frame) == body
-            if same and self._framed(copy.deepcopy(short[1:]), frame) == self.body(short[1:], headers):
-                self.frame = frame
-        except Exception as error:  # noqa: BLE001 - the border to litellm; it writes the whole of each body then
-            logger.debug("what litellm writes for %s is not taken apart: %s", self.model, error)
         return None
 
-    def _framed(self, messages: list[dict[str, Any]], frame: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the same as litellm, which looks up all it knows of a model for each body it writes."""
+    def written(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the messages, and what the model is told first, as litellm writes them."""
         able = self.able
         kept, system = self.config._transform_system_message(messages, model=able, deployment_model=self.model)
         written = module("litellm.litellm_core_utils.prompt_templates.factory")._bedrock_converse_messages_pt(
             messages=kept, model=able, deployment_model=self.model, llm_provider="bedrock_converse",
             drop_params=self.litellm.drop_params is True,
         )  # fmt: skip
-        return {"messages": written, **frame, **({"system": system} if system else {})}
+        return {"messages": written, **({"system": system} if system else {})}
 
     def iterator(self, answer: Answer) -> Callable[[Any], Any]:
         """Return litellm's reader of the pieces of a stream, for one of which `answer` has been read already."""
