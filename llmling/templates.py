@@ -79,6 +79,8 @@ _NO_NAMES = frozenset(
     {*keyword.kwlist, "true", "false", "none", "self", "super", "loop", "caller", "varargs", "kwargs"}
 )
 _BREAK = re.compile(r"\r\n|\r|\n")
+_MOST_OPEN = 30
+_TOO_DEEP = "it is nested too deep"
 
 
 def check(source: str) -> None:
@@ -87,7 +89,16 @@ def check(source: str) -> None:
     Raises:
         TemplateInvalid: The text is not valid Jinja.
     """
-    if _filled_in(source) is None:
+    if _filled_in(source) is not None:
+        return
+    try:
+        _asked_of_jinja(source, whole=True)
+    except TemplateSyntaxError as error:
+        raise TemplateInvalid(_reason(error), error.lineno) from None
+    except RecursionError:
+        raise TemplateInvalid(_TOO_DEEP) from None
+    if sum(map(source.count, "[({")) > _MOST_OPEN:
+        # Python, too, has a limit on what stands inside each other.
         template(source)
 
 
@@ -134,7 +145,7 @@ def _renderer(environment: ImmutableSandboxedEnvironment, source: str) -> Callab
     except TemplateSyntaxError as error:
         raise TemplateInvalid(_reason(error), error.lineno) from None
     except (RecursionError, SyntaxError):
-        raise TemplateInvalid("it is nested too deep") from None
+        raise TemplateInvalid(_TOO_DEEP) from None
 
     def render(values: Mapping[str, Any]) -> str:
         try:
@@ -170,7 +181,7 @@ def value(source: str) -> Callable[[Mapping[str, Any]], Any]:
     except TemplateSyntaxError as error:
         raise TemplateInvalid(_reason(error), error.lineno) from None
     except (RecursionError, SyntaxError):
-        raise TemplateInvalid("it is nested too deep") from None
+        raise TemplateInvalid(_TOO_DEEP) from None
 
     def evaluate(values: Mapping[str, Any]) -> Any:
         try:
@@ -199,18 +210,23 @@ def names(source: str, *, whole: bool = True) -> Iterator[tuple[str, str | None,
     Raises:
         TemplateInvalid: It reads other files, which templates cannot.
     """
-    filled_in = _filled_in(source) if whole else None
-    yield from _asked_of_jinja(source, whole) if filled_in is None else filled_in
+    found = _filled_in(source) if whole else None
+    if found is None:
+        reading, found = _asked_of_jinja(source, whole=whole)
+        if reading is not None:
+            raise TemplateInvalid("a template cannot read other files; write the text here", reading)
+    yield from found
 
 
 @functools.lru_cache(maxsize=1024)
-def _asked_of_jinja(source: str, whole: bool) -> tuple[tuple[str, str | None, int], ...]:
+def _asked_of_jinja(source: str, *, whole: bool) -> tuple[int | None, list[tuple[str, str | None, int]]]:
+    """Return the line in which a template reads another file, and what `names` yields.
+
+    It makes Jinja write the code of the template, which is where it tells mistakes, but not compile it.
+    """
     tree = _STRICT.parse(source if whole else f"{{{{ {source} }}}}")
     every = list(tree.find_all(_ASKED))
-    for kind in _READING:
-        for found in every:
-            if isinstance(found, kind):
-                raise TemplateInvalid("a template cannot read other files; write the text here", found.lineno)
+    reading = next((found.lineno for kind in _READING for found in every if isinstance(found, kind)), None)
     free = meta.find_undeclared_variables(tree)
     spared = {
         id(found.node)
@@ -229,7 +245,7 @@ def _asked_of_jinja(source: str, whole: bool) -> tuple[tuple[str, str | None, in
                 outer.append((found.node.name, _attribute(found), found.lineno))
     alone = [found for found in every if isinstance(found, nodes.Name) and found.name in free and found.ctx == "load"]
     outer += [(found.name, None, found.lineno) for found in alone if id(found) not in spared | inner]
-    return tuple(outer)
+    return reading, outer
 
 
 _READING = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)

@@ -110,6 +110,12 @@ def test_a_text_that_only_fills_in_names_is_read_as_jinja_reads_it(text: str) ->
     assert read(text) == read("{##}" + text)
 
 
+@pytest.mark.parametrize("text", ["{{ " + "[" * 99 + "]" * 99 + " }}", "{% for i in x %}" * 25 + "{% endfor %}" * 25])
+def test_what_python_cannot_compile_is_no_template(text: str) -> None:
+    with pytest.raises(TemplateInvalid, match="nested too deep"):
+        check(text)
+
+
 def read(text: str) -> list[tuple[str, str | None, int]] | str:
     try:
         check(text)
