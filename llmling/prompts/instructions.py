@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from llmling import plugins
 from llmling.events import Event, render
 from llmling.manifest.prompts import (
     TEMPLATES,
@@ -15,10 +16,12 @@ from llmling.manifest.prompts import (
     TemplateInstructionsConfig,
 )
 from llmling.messages import Message
-from llmling.prompts.library import template_named
 from llmling.prompts.parts import Constraints, Fill, Guidance, system_text
 from llmling.protocols import Prompt
 from llmling.templates import TemplateFailed, names, template
+
+if TYPE_CHECKING:
+    from llmling.prompts.template import ReasoningTemplate
 
 
 class StructuredInstructions:
@@ -57,7 +60,7 @@ class TemplateInstructions:
     """A reasoning template; what it is about is the message, unless the manifest says it."""
 
     def __init__(self, config: TemplateInstructionsConfig) -> None:
-        self._template = template_named(config.prompt)
+        self._template: ReasoningTemplate = plugins.load(plugins.REASONING)(config.prompt)
         self._depth: Depth = config.depth
         self._arguments = config.arguments
 
