@@ -162,7 +162,7 @@ class Scenarios:
         await self._pump(200, 50, self._contender.run)
         alone = await self._pump(2000, 200, self._contender.run)
         with Sampler(PARTS) as sampler:
-            await self._all(self._count(5000), 200, self._contender.run)
+            await self._all(self._count(10_000), 200, self._contender.run)
         whole, each = sum(sampler.spent.values()), 1e6 / alone.count
         found = {part: seconds / whole * alone.loop_s * each for part, seconds in sampler.spent.items()}
         return {**found, "threads": (alone.cpu_s - alone.loop_s) * each, "all": alone.cpu_s * each}

@@ -1,10 +1,9 @@
-"""Which part of a program the CPU time of a thread goes to: a second thread looks at its frames every millisecond."""
+"""Which part of a program the CPU time of the main thread goes to: a timer interrupts it and looks where it is."""
 
 from __future__ import annotations
 
 import gc
-import sys
-import threading
+import signal
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -14,54 +13,46 @@ EVERY_S = 0.001
 
 
 class Sampler:
-    """Watches the thread that enters it; `spent` are the seconds of each part, by the innermost frame that has one.
+    """Watches the main thread meanwhile; `spent` are the seconds of each part, by the innermost frame that has one.
 
-    Each look counts as much as the thread has worked since the last one, so that waiting weighs nothing. What the
-    garbage collector takes is told apart.
+    Each look counts as much as the thread has worked since the last one. The garbage collector is a part of its own.
     """
 
     def __init__(self, parts: Sequence[tuple[str, str]]) -> None:
         self.spent: dict[str, float] = {}
         self._parts = parts
         self._known: dict[str, str | None] = {}
-        self._over = threading.Event()
-        self._watched = threading.get_ident()
-        self._clock = time.pthread_getcpuclockid(self._watched)
-        self._last = self._collecting_since = 0.0
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._last = 0.0
+        self._collecting_since: float | None = None
 
     def __enter__(self) -> Self:
-        self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(EVERY_S / 10)
-        self._last = self._worked_s()
+        self._before = signal.signal(signal.SIGPROF, self._look)
+        self._last = time.thread_time()
         gc.callbacks.append(self._collect)
-        self._thread.start()
+        # The kernel may look less often; it counts the time that all threads work.
+        signal.setitimer(signal.ITIMER_PROF, EVERY_S, EVERY_S)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         gc.callbacks.remove(self._collect)
-        sys.setswitchinterval(self._interval)
+        signal.signal(signal.SIGPROF, self._before)
 
-    def _worked_s(self) -> float:
-        return time.clock_gettime(self._clock)
-
-    def _watch(self) -> None:
-        while not self._over.wait(EVERY_S):
-            part, now = self._part(sys._current_frames()[self._watched]), self._worked_s()
-            self._add(part, now - self._last)
-            self._last = now
+    def _look(self, _: int, frame: FrameType | None) -> None:
+        if self._collecting_since is not None:
+            return
+        now = time.thread_time()
+        self._add(self._part(frame), now - self._last)
+        self._last = now
 
     def _collect(self, phase: str, _: object) -> None:
-        if threading.get_ident() != self._watched:
-            return
         if phase == "start":
-            self._collecting_since = self._worked_s()
-        else:
-            took_s = self._worked_s() - self._collecting_since
+            self._collecting_since = time.thread_time()
+        elif self._collecting_since is not None:
+            took_s = time.thread_time() - self._collecting_since
             self._add("garbage", took_s)
             self._last += took_s
+            self._collecting_since = None
 
     def _add(self, part: str, seconds: float) -> None:
         self.spent[part] = self.spent.get(part, 0.0) + seconds
