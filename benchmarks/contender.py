@@ -46,7 +46,7 @@ PARTS = (
     ("aiohttp", "http"), ("yarl", "http"), ("multidict", "http"),
     ("asyncio", "loop"), ("selectors", "loop"), ("uvloop", "loop"),
     ("llmling.models", "model"), ("litellm", "model"),
-    ("llmling.trace", "trace"), ("opentelemetry", "trace"),
+    ("llmling.runtime.tracing", "trace"), ("llmling.runtime.spans", "trace"), ("opentelemetry", "trace"),
     ("llmling.engines", "engine"),
     ("llmling", "run"), ("contenders", "own"),
 )  # fmt: skip
