@@ -46,6 +46,10 @@ _FINISHED = (
     " update event set status = 'done', finished = over.finished, error = null, cost = over.cost, told = over.told,"
     " outcome = coalesce(outcome, 'ran') from over where event.id = over.id"
 )
+_SPENT = (
+    "with spent(id, cost) as (values {values})"
+    " update event set cost = coalesce(event.cost, 0) + spent.cost from spent where event.id = spent.id"
+)
 _SETTLED = "select * from event_record where id in (values {values})"
 _STEPS = "insert or replace into step(delivery_id, key, kind, data) values {values}"
 
@@ -125,7 +129,7 @@ class Batches:
         changes: dict[int, Change] = {}
         successors: list[_Placed] = []
         last: dict[str, tuple[Change, float]] = {}
-        spent: list[tuple[float, str]] = []
+        spent: dict[str, float] = {}
         for ending in endings:
             event_id, verdict = ending.delivery.event_id, ending.verdict
             change = changes[id(ending)] = Change()
@@ -142,10 +146,9 @@ class Batches:
             if not goes_on:
                 last[event_id] = change, ending.now
             elif verdict.cost_usd is not None:
-                spent.append((verdict.cost_usd, event_id))
+                spent[event_id] = spent.get(event_id, 0.0) + verdict.cost_usd
         _insert(connection, successors)
-        if spent:
-            connection.executemany("update event set cost = coalesce(cost, 0) + ? where id = ?", spent)
+        rows.run(connection, _SPENT, list(spent.items()))
         over = {event_id for event_id in last if totals[event_id][1:3] == (messages[event_id],) * 2}
         for event_id in last.keys() - over:
             self.ledger.refresh(connection, event_id, last[event_id][1], last[event_id][0])

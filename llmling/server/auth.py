@@ -18,7 +18,6 @@ from llmling.manifest.triggers import (
     BearerAuth,
     GithubAuth,
     HmacAuth,
-    NoAuth,
     StandardAuth,
     StripeAuth,
 )
@@ -38,8 +37,13 @@ class Verified:
     signed_material_hash: str | None = None
 
 
+_OPEN = Verified(ok=True)
+
+
 def verify(auth: AuthConfig, headers: Mapping[str, str], body: bytes, now: float) -> Verified:
     """Judge one request; `headers` ignore case, `body` is exactly what came, `now` is Unix seconds."""
+    if auth.type == "none":
+        return _OPEN
     match auth:
         case HmacAuth():
             return _hex_hmac(auth.secret.get_secret_value(), auth.header, headers, body, prefix_needed=False)
@@ -51,8 +55,6 @@ def verify(auth: AuthConfig, headers: Mapping[str, str], body: bytes, now: float
             return _standard(auth, headers, body, now)
         case BearerAuth():
             return _bearer(auth.token.get_secret_value(), headers)
-        case NoAuth():
-            return Verified(ok=True)
 
 
 def challenge(auth: AuthConfig) -> dict[str, str]:

@@ -16,11 +16,6 @@ from llmling.events import Event
 from llmling.manifest.triggers import (
     LOOPBACK,
     AuthConfig,
-    GithubAuth,
-    HmacAuth,
-    NoAuth,
-    StandardAuth,
-    StripeAuth,
     WebhookTriggerConfig,
 )
 from llmling.protocols import Emit, EventRecord, EventStatus, Receipt
@@ -119,7 +114,7 @@ class WebhookTrigger:
         verified = verify(auth, request.headers, body, self._services.clock.now().timestamp())
         if not verified.ok:
             raise Refused(401, verified.reason, headers=challenge(auth))
-        if isinstance(auth, NoAuth) and self._config.host in LOOPBACK and foreign_page(request.headers):
+        if auth.type == "none" and self._config.host in LOOPBACK and foreign_page(request.headers):
             raise Refused(401, "web pages of other sites may not post here; add `auth:` to the trigger")
         return verified
 
@@ -196,11 +191,11 @@ def delivery_key(auth: AuthConfig, headers: Mapping[str, str], data: Any, verifi
     An id the signature covers beats one anybody on the way could change.
     """
     candidates: list[tuple[str, Any]] = [("webhook-id", verified.delivery_id)]
-    if isinstance(auth, StripeAuth):
+    if auth.type == "stripe":
         candidates.append(("stripe", cast("dict[str, Any]", data).get("id") if isinstance(data, dict) else None))
-    elif not isinstance(auth, StandardAuth):
+    elif auth.type != "standard":
         names = ["webhook-id", "X-GitHub-Delivery", "Idempotency-Key"]
-        if isinstance(auth, GithubAuth):
+        if auth.type == "github":
             names = ["X-GitHub-Delivery", *names]
         candidates += [(name.lower(), headers.get(name)) for name in names]
     for kind, value in candidates:
@@ -212,7 +207,7 @@ def delivery_key(auth: AuthConfig, headers: Mapping[str, str], data: Any, verifi
 
 def safe_headers(headers: Mapping[str, str], auth: AuthConfig) -> dict[str, str]:
     """Return the headers an event may carry: lower-case names, none that could hold a credential."""
-    own = auth.header.lower() if isinstance(auth, HmacAuth) else None
+    own = auth.header.lower() if auth.type == "hmac" else None
     kept: dict[str, str] = {}
     for name, value in headers.items():
         lower = _harmless(name)
