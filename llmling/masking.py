@@ -16,6 +16,7 @@ SHORTEST = 8
 
 
 _hidden: Counter[str] = Counter()
+_seen: tuple[dict[Any, Any] | None, frozenset[str]] = (None, frozenset())
 
 
 def names_credential(name: str) -> bool:
@@ -25,7 +26,14 @@ def names_credential(name: str) -> bool:
 
 def environment_secrets() -> set[str]:
     """Return the values of environment variables that look like credentials by their name."""
-    return {value for name, value in os.environ.items() if names_credential(name)}
+    global _seen
+    # Walking the environment takes a hundred times as long as seeing that it is the same; every tool call comes here.
+    raw = vars(os.environ).get("_data")
+    before, secrets = _seen
+    if raw is None or raw != before:
+        secrets = frozenset(value for name, value in os.environ.items() if names_credential(name))
+        _seen = (None if raw is None else dict(raw)), secrets
+    return set(secrets)
 
 
 @contextlib.contextmanager

@@ -154,6 +154,8 @@ class Usage:
     def __add__(self, other: Usage) -> Usage:
         if self is NOTHING:
             return other
+        if other is NOTHING:
+            return self
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,

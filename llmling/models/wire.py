@@ -11,6 +11,9 @@ from typing import Any
 from llmling.messages import Message, Part, TextPart, ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import ToolSpec
 
+_ASCII, _PLAIN = json.JSONEncoder().encode, json.JSONEncoder(ensure_ascii=False).encode
+"""`json.dumps`, without an encoder made for each call."""
+
 
 def wire_messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Return messages in the chat format; a message with several tool answers becomes one entry for each."""
@@ -39,14 +42,14 @@ def wire_json(messages: Iterable[Message]) -> str:
         if len(message.parts) == 1 and type(part := message.parts[0]) is TextPart:
             wire.append(f'{{"role": "{message.role}", "content": {encode_basestring_ascii(part.content)}}}')
         else:
-            wire += map(json.dumps, wire_messages((message,)))
+            wire += map(_ASCII, wire_messages((message,)))
     return f"[{', '.join(wire)}]"
 
 
 def _wire_call(call: ToolCallPart) -> dict[str, Any]:
     # Servers and litellm parse the arguments of earlier calls: one that was never JSON must not fail the next request.
     arguments = {"malformed_arguments": call.arguments} if isinstance(call.arguments, str) else dict(call.arguments)
-    function = {"name": call.name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    function = {"name": call.name, "arguments": _PLAIN(arguments)}
     return {"id": call.id, "type": "function", "function": function}
 
 

@@ -69,7 +69,8 @@ class Progress:
         Raises:
             LimitExceeded: A limit is passed; the message names the key to raise.
         """
-        usage = replace(self.usage, tool_calls=self._calls)
+        used = self.usage
+        usage = Usage(used.input_tokens, used.output_tokens, used.requests, self._calls)
         check_limits(self._profile.agent, self._profile.limits, usage, self.cost_usd)
 
     @property

@@ -179,6 +179,7 @@ def _sender(event: Event) -> Place:
     return Place(_hash(event.id, 16))
 
 
+@functools.lru_cache(maxsize=256)
 def _hash(text: str, size_bytes: int) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size_bytes).hexdigest()
 

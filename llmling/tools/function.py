@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import json
@@ -18,6 +17,7 @@ from llmling.errors import ToolError
 from llmling.manifest.importing import import_object
 from llmling.manifest.tools import FunctionToolConfig
 from llmling.protocols import Approval, Tool, ToolSpec
+from llmling.runtime.deadline import Limit
 from llmling.runtime.services import Services
 from llmling.runtime.threads import run_in_thread
 from llmling.tools.schema import Signature, plain_function
@@ -134,18 +134,24 @@ class FunctionTool:
             ToolError: An argument is wrong, or the call took longer than `timeout_s`.
         """
         args, kwargs = self._signature.bind(arguments)
-        limit = asyncio.timeout(self.timeout_s)
         try:
-            async with limit:
-                result = await self._invoke(args, kwargs)
-        except TimeoutError:
-            if limit.expired():
-                raise ToolError(f"tool {self.spec.name!r} took longer than {self.timeout_s:g} s (timeout_s)") from None
-            raise
+            if self.timeout_s is None:
+                return to_text(await self._invoke(args, kwargs))
+            result = await self._limited(self.timeout_s, args, kwargs)
         except (SystemExit, KeyboardInterrupt) as error:
             # From an async function: it must not end the pool.
             raise ToolError(f"tool {self.spec.name!r} tried to end the program: {type(error).__name__}") from error
         return to_text(result)
+
+    async def _limited(self, timeout_s: float, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        limit = Limit(timeout_s)
+        try:
+            with limit:
+                return await self._invoke(args, kwargs)
+        except TimeoutError:
+            if limit.expired():
+                raise ToolError(f"tool {self.spec.name!r} took longer than {timeout_s:g} s (timeout_s)") from None
+            raise
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if self._asynchronous:
