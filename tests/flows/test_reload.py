@@ -3,136 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import psutil
 import pytest
-import yaml
-from chaos import Trial
-from serving import eventually, free_port, post, until
+from reload_house import at, hook, house, without
+from serving import free_port, until
 
 from llmling import AgentPool, Manifest, Message
-from llmling.protocols import EventRecord
 from llmling.report import Reload
 
-FULL = bool(os.environ.get("CHAOS"))
 LIBRARY = Path(__file__).parents[2] / "examples" / "library_server.py"
 GONE = "agent 'a' is not in the manifest any more; put it back and run `llmling events retry`"
-_numbers = itertools.count()
-
-HOLD = '''
-import asyncio
-
-inside = 0
-opened = asyncio.Event()
-
-
-async def hold() -> str:
-    """Wait."""
-    global inside
-    inside += 1
-    await opened.wait()
-    return "held"
-'''
-
-
-class House:
-    """A project whose manifest is changed as a mapping, and the events its pool settled."""
-
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.folder = folder
-        self.path = folder / "agents.yml"
-        self.port = free_port()
-        self.data: dict[str, Any] = {"server": False, "engine": {"type": "memory"}, **manifest}
-        self.done: list[EventRecord] = []
-        self.write()
-
-    def write(self) -> None:
-        self.path.write_text(yaml.safe_dump(self.data, sort_keys=False).replace("PORT", str(self.port)))
-
-    def pool(self, **options: Any) -> AgentPool[None]:
-        return AgentPool[None](self.path, on_event=self.done.append, **options)
-
-    async def reload(self, pool: AgentPool[None], change: Callable[[dict[str, Any]], object] | None = None) -> Reload:
-        if change is not None:
-            change(self.data)
-            self.write()
-        return await pool.reload()
-
-    def hold(self) -> Any:
-        """Make a tool that waits, and return its module."""
-        name = f"hold_{next(_numbers)}_{os.getpid()}"
-        (self.folder / f"{name}.py").write_text(HOLD)
-        (self.folder / "held.yml").write_text(
-            "- {match: held, reply: OLD}\n- {match: '.', tool_calls: [{name: hold, arguments: {}}]}\n"
-        )
-        self.data["agents"]["a"] |= {"model": "demo:held.yml", "tools": [f"{name}:hold"]}
-        self.write()
-        Manifest.load(self.path)
-        return sys.modules[name]
-
-    async def post(self, path: str = "/webhook", body: Any = None) -> tuple[int, dict[str, Any]]:
-        async with aiohttp.ClientSession() as session:
-            return await post(session, f"http://127.0.0.1:{self.port}{path}", body or {"n": 1})
-
-    async def event(self, pool: AgentPool[None], path: str = "/webhook") -> EventRecord:
-        """Return a posted event once it is settled."""
-        status, body = await self.post(path)
-        assert status == 202, body
-        return await self.settled(pool, body["event_id"])
-
-    async def settled(self, pool: AgentPool[None], event_id: str) -> EventRecord:
-        assert pool.engine is not None
-        record = await pool.engine.wait(event_id, 60)
-        assert record is not None
-        return record
-
-
-def hook(name: str = "hook", **keys: Any) -> dict[str, Any]:
-    return {"type": "webhook", "name": name, "port": "PORT", **keys}
-
-
-def house(folder: Path) -> House:
-    """A pool of three agents and a team, one of each kind of part that a reload may touch."""
-    (folder / "new.yml").write_text("- {match: '.', reply: NEW}\n")
-    return House(
-        folder,
-        {
-            "agents": {
-                "a": {"model": "demo", "connections": ["c"], "triggers": [hook()]},
-                "b": {"model": "demo", "instructions": "You help."},
-                "c": {"model": "demo"},
-            },
-            "teams": {"desk": {"members": ["a", "b"]}, "row": {"mode": "sequential", "members": ["c"]}},
-        },
-    )
-
-
-def at(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    def change(data: dict[str, Any]) -> None:
-        for key in keys[:-1]:
-            data = data.setdefault(key, {})
-        data[keys[-1]] = value
-
-    return change
-
-
-def without(*keys: str) -> Callable[[dict[str, Any]], None]:
-    def change(data: dict[str, Any]) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        del data[keys[-1]]
-
-    return change
-
 
 CASES: Mapping[str, tuple[Callable[[dict[str, Any]], None], str, set[str]]] = {
     "nothing": (lambda data: None, "nothing changed", set()),
@@ -267,45 +155,6 @@ async def test_what_is_queued_for_a_removed_agent_is_dead_and_can_come_back(tmp_
         assert pool.engine is not None
         assert await pool.engine.retry(events[1]) == 1
         assert (await project.settled(pool, events[1])).status == "done"
-
-
-@asynccontextmanager
-async def load(project: House, workers: int = 4) -> AsyncGenerator[tuple[list[int], set[str]]]:
-    """Post all the time while inside; gives the statuses of the answers (0: no connection) and accepted events."""
-    statuses: list[int] = []
-    accepted: set[str] = set()
-    stopping = asyncio.Event()
-
-    async def sender() -> None:
-        async with aiohttp.ClientSession() as session:
-            while not stopping.is_set():
-                status, body = await post(session, f"http://127.0.0.1:{project.port}/webhook", {"n": 1})
-                statuses.append(status)
-                if status == 202:
-                    accepted.add(body["event_id"])
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(workers):
-            group.create_task(sender())
-        yield statuses, accepted
-        stopping.set()
-
-
-async def test_a_webhook_that_stays_refuses_nobody_and_one_that_changes_says_later(tmp_path: Path) -> None:
-    project = house(tmp_path)
-    async with project.pool() as pool, load(project) as (statuses, _):
-        for number in range(5):
-            result = await project.reload(pool, at("agents", "a", "instructions", value=f"Version {number}"))
-            assert result.applied
-            before = len(statuses)
-            await until(lambda before=before: len(statuses) > before + 3, "some posts")
-        assert set(statuses) == {202}
-        for number in range(5):
-            result = await project.reload(pool, at("agents", "a", "triggers", value=[hook(prompt=f"Say {number}")]))
-            assert result.changed["triggers"] == ("hook",)
-            before = len(statuses)
-            await until(lambda before=before: len(statuses) > before + 3, "some posts")
-    assert set(statuses) <= {202, 503}
 
 
 async def test_mcp_servers_that_stay_keep_their_process(tmp_path: Path) -> None:
@@ -495,42 +344,3 @@ async def test_reloads_at_once_share_one_and_stopping_ends_them(tmp_path: Path) 
     assert result.applied or result.problems == ("the pool is stopping",)
     assert (await pool.reload()).problems == ("the pool is stopping",)
     await until(lambda: asyncio.all_tasks() <= before, "every task to end")
-
-
-@pytest.mark.chaos
-@pytest.mark.timeout(900)
-async def test_reloading_broken_files_under_load_loses_nothing(tmp_path: Path) -> None:
-    trial, project = Trial("reloads of broken files under load (O4)"), house(tmp_path)
-    project.data["engine"] = {"type": "sqlite"}
-    for name in ("a", "c"):
-        project.data["agents"][name]["inbox"] = {"size": 100_000}
-    project.write()
-    rounds = 100 if FULL else 10
-    async with project.pool() as pool:
-        async with load(project, workers=8) as (statuses, accepted):
-            for number in range(rounds):
-                at("agents", "a", "instructions", value=f"Version {number}")(project.data)
-                at("agents", "a", "triggers", value=[hook(prompt=f"Say {number % 3}")])(project.data)
-                project.write()
-                good = project.path.read_text()
-                broken = (good[: number * 7 % len(good)] + "\n: [", good.replace("model:", "modle:"), "agents: {a: {}")
-                project.path.write_text(broken[number % 3])
-                before = len(statuses)
-                refused = await pool.reload()
-                assert not refused.applied
-                assert "agents.yml:" in str(refused)
-                if number % 3 == 0:
-                    project.path.write_text(good)
-                    assert (await pool.reload()).applied
-                await until(lambda before=before: len(statuses) > before + 5, "some posts", 60)
-        assert set(statuses) <= {202, 503}
-        assert len(accepted) >= rounds * 2
-
-        async def settled() -> bool | None:
-            counts = await pool.counts()
-            return True if set(counts) == {"done"} else None
-
-        await eventually(settled, "every event to be done", 300)
-        assert pool.engine is not None
-        assert {record.id async for record in pool.engine.runs(limit=None)} == accepted
-    trial.holds(events=len(accepted), measured=f"{rounds} broken files refused")
