@@ -7,6 +7,8 @@ from collections.abc import Generator
 from typing import Any
 
 _LONGEST = 16 * 2**20
+_decode = json.JSONDecoder().decode
+"""As `json.loads`, which looks first in which encoding the bytes are: here they are UTF-8."""
 
 
 class Events:
@@ -29,7 +31,8 @@ class Events:
         if len(self._rest) > _LONGEST:
             raise ValueError(f"a line of the stream is longer than {_LONGEST} bytes")
         for line in lines:
-            yield from self._line(line)
+            if line or self._data:
+                yield from self._line(line)
 
     def close(self) -> Generator[Any]:
         """Yield what the last line holds when it has no end.
@@ -50,7 +53,7 @@ class Events:
                 self._data += b"\n" + data
             elif data:
                 try:
-                    yield json.loads(data)
+                    yield _decode(data.decode())
                 except ValueError:
                     self._data = data  # a value over several lines, which ends with an empty one
         elif self._data and not line.strip():

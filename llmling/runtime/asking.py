@@ -182,7 +182,7 @@ class Asking:
             on_retry=request.on_retry,
         ):
             if isinstance(part, TextDelta):
-                self._progress.say("text_delta", part.text)
+                self._progress.piece(part.text)
             else:
                 return part
         raise ModelError(f"the stream of {self._progress.model} ended without an answer", retryable=True)

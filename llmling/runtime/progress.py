@@ -90,6 +90,12 @@ class Progress:
             self._note(event)
         self.listen(event)
 
+    def piece(self, text: str) -> None:
+        """Tell the listener a piece of the answer, as `say` would: there are thousands."""
+        if self.listen is not silent:
+            profile = self._profile
+            self.listen(RunEvent("text_delta", self.run_id, profile.agent, text, {}, None, profile.clock.now()))
+
     def completed(self, result: RunResult) -> None:
         """Tell listener and journal how the run ended."""
         noted = self._context.journal is not NO_JOURNAL and not self.answered
