@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from llmling.errors import EngineError
 VERSION = 2
 APPLICATION_ID = 0x4C4C6D6C
 BUSY_TIMEOUT_MS = 10_000
+_BUSY_AGAIN_S = 0.01
 _CACHE_KIB, _LOG_PAGES = 16_384, 4_000
 _OLDEST_SQLITE = (3, 35, 0)
 
@@ -197,11 +199,25 @@ def _opened(target: str, path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _turn_into_wal(connection: sqlite3.Connection) -> None:
+    """Switch the mode, which SQLite refuses at once, without its busy timeout, while another process does the same."""
+    until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_BUSY_AGAIN_S)
+        else:
+            return
+
+
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if _one(connection, "pragma journal_mode") not in {"wal", "memory"}:
         # Look before touching: turning a stranger's file into WAL mode would already change it.
         _refuse_strangers(connection, path)
-        connection.execute("pragma journal_mode = wal")
+        _turn_into_wal(connection)
     connection.execute("pragma synchronous = full")
     # What is written is looked for again in each step of a delivery: events of the last minutes stay at hand, and a
     # page that many commits change is copied from the log into the file once.
