@@ -210,7 +210,8 @@ class Story:
             self._type(command)
             if shown:
                 self._serve_prints(line, shown)
-            self._call("wait")
+            # A shell that shows no prompt keeps the number of a job until somebody asks for its jobs.
+            self._call("wait; jobs")
             return
         deadline = time.monotonic() + PATIENCE_S
         while True:

@@ -102,7 +102,7 @@ ROUTING = {
     "2.3": defect("a cycle ends with RecursionError", "runtime/test_nodes.py::test_a_full_cycle_does_not_deadlock"),
     "2.4": defect(
         "rounds in the background go on after the agent was left",
-        "runtime/test_agent.py::test_leaving_an_agent_ends_its_background_rounds",
+        "runtime/test_agent_rounds.py::test_leaving_an_agent_ends_its_background_rounds",
     ),
 }
 

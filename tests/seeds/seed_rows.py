@@ -282,7 +282,7 @@ CEYLON = {
     "s2_16": row(
         "a generator shows the progress, in the order of the answers",
         "test_answers_come_as_they_are_ready",
-        AGENT + "test_as_completed_yields_in_the_order_of_completion",
+        "runtime/test_agent_rounds.py::test_as_completed_yields_in_the_order_of_completion",
     ),
     "s2_17": row(
         "without a loop questions go one after the other", "test_without_a_loop_questions_go_one_after_the_other"
