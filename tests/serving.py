@@ -34,7 +34,7 @@ def free_port() -> int:
             return port
 
 
-async def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+async def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """Return the first truthy value of `condition`, looking again every 20 ms.
 
     Raises:

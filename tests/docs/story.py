@@ -28,7 +28,7 @@ from shown import Shown
 from llmling.errors import ManifestError
 from llmling.manifest import load
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 # Commands that only look: they are repeated until they show what the page shows, as a reader would do.
 _LOOKS = re.compile(r"^(cat|ls|head|llmling events (list|show)|curl (-s )?http\S+$)")
 # `make serve` installs first and then runs this.

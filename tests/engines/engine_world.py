@@ -83,7 +83,7 @@ def to(work: Work, *agents: str, dead: str | None = None) -> tuple[Delivery, ...
     )
 
 
-async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Return once `condition` holds."""
     end = time.monotonic() + within_s
     while not condition():

@@ -43,7 +43,7 @@ def serve(behaviour: str = "", **keys: Any) -> McpServer:
     return McpServer(config, Services(folder=SERVER.parent), "files")
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - other processes set no events
             await asyncio.sleep(0.01)
