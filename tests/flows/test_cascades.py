@@ -250,7 +250,7 @@ class Provider:
 @pytest.mark.timeout(600)
 async def test_an_agent_that_fails_every_time_is_left_alone_and_harms_no_other(stage: Stage) -> None:
     good, bad = (2_000, 200) if FULL else (40, 10)
-    trial = Trial("")
+    trial = Trial("an agent that fails every time (A6)")
     provider = Provider()
     agents: dict[str, Any] = {
         "good": {"triggers": hook(), "inbox": {"size": good}},
@@ -286,8 +286,7 @@ async def test_an_agent_that_fails_every_time_is_left_alone_and_harms_no_other(s
     assert min(after - before for before, after in itertools.pairwise(probes)) >= PAUSE_S
     assert {record.status for record in stage.done} == {"done"}
     assert {attempts[record.id] for record in stage.done if record.id not in set(failing)} == {1}
-    trial.name = f"an agent that fails every time, the others at {alone_s / beside_s:.0%} of their pace (A6)"
-    trial.holds(events=2 * good + bad)
+    trial.holds(events=2 * good + bad, measured=f"the others at {alone_s / beside_s:.0%} of their pace")
 
 
 async def pace(stage: Stage, count: int) -> float:

@@ -332,8 +332,7 @@ async def test_many_start_side_by_side_and_a_dead_one_harms_only_itself(tmp_path
         busy_s = time.process_time()
         await asyncio.sleep(5)
         assert time.process_time() - busy_s < 1
-    trial.name += f": up in {up_s:.1f} s, gone in {closed_s:.1f} s"
-    trial.holds(events=len(up))
+    trial.holds(events=len(up), measured=f"up in {up_s:.1f} s, gone in {closed_s:.1f} s")
 
 
 def test_importing_the_provider_does_not_load_the_sdk() -> None:
