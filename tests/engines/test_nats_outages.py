@@ -160,3 +160,13 @@ async def test_a_server_that_is_away_delays_and_loses_nothing(server: NatsServer
     assert len(world.started) == 1
     assert not (await world.accept(key="k")).new
     await world.engine.stop(0)
+
+
+async def test_many_may_begin_at_once_on_a_name_that_is_new(tmp_path: Path) -> None:
+    for number in range(8):
+        worlds = [World("nats", tmp_path / str(number)) for _ in range(6)]
+        await asyncio.gather(*(world.engine.open() for world in worlds))
+        event_id = (await worlds[0].accept()).event_id
+        assert [(await world.record(event_id)).id for world in worlds] == [event_id] * 6
+        for world in worlds:
+            await world.engine.stop(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
 import json
 import re
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ _PARTS = "$parts"
 _HEADER = "Llmling"
 _CHANGED = ("num_replicas", "max_msgs_per_subject")
 """What a stream of an earlier start may have otherwise."""
+_IN_USE = frozenset({10058, 10065})
+"""Codes of the server: the name, or the subjects, are those of another stream."""
+_BEING_MADE_S, _LOOK_S = 5.0, 0.05
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -76,19 +81,27 @@ class Book:
         queue = {**common, "name": self.queue, "subjects": [f"{self.name}.queue.>"], "retention": "workqueue"}
         lines = {**common, "name": self.lines, "subjects": [f"{self.name}.line.>"], "retention": "limits"}
         for config in (records, queue, lines):
-            stream = config["name"]
+            await self._make(config)
+
+    async def _make(self, config: Mapping[str, Any]) -> None:
+        stream, until = config["name"], time.monotonic() + _BEING_MADE_S
+        while True:
             found = await self.link.api(f"STREAM.INFO.{stream}")
             if found.get("error", {}).get("code") != 404 and "error" in found:
                 raise EngineError(f"NATS does not show its stream {stream}: {found['error']['description']}")
             call = "CREATE" if "error" in found else "UPDATE"
             if call == "UPDATE" and all(found["config"].get(name) == config.get(name) for name in _CHANGED):
-                continue
+                return
             answer = await self.link.api(f"STREAM.{call}.{stream}", config)
-            if (error := answer.get("error")) is not None:
+            if (error := answer.get("error")) is None:
+                return
+            if call == "UPDATE" or error.get("err_code") not in _IN_USE or time.monotonic() > until:
                 raise EngineError(
                     f"NATS cannot keep events in {stream}: {error['description']}; `engine.replicas` is "
                     f"{self._replicas}, and a cluster needs at least so many servers"
                 )
+            # Another process is making it.
+            await asyncio.sleep(_LOOK_S)
 
     # --- records -----------------------------------------------------------------------------------------------------
 
