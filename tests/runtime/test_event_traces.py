@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from serving import free_port, post, until
+from traced import below, named, nothing_traced_yet
 
 from llmling import Agent, AgentPool, tracer
 from llmling.errors import ModelError
 from llmling.protocols import EventRecord
-from llmling.runtime.tracing import Span
 from llmling.testing import ScriptedModel
 
 TRACE, SENDER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
-@pytest.fixture(autouse=True)
-def nothing_traced_yet() -> Iterator[None]:
-    tracer().clear()
-    yield
-    tracer().keep(1000)
-    tracer().clear()
-
-
-def named(name: str) -> list[Span]:
-    """Return the spans of one name, in the order they ended."""
-    return [span for span in tracer().spans() if span.name == name]
-
-
-def below(span: Span) -> list[str]:
-    """Return the names of a span's direct children."""
-    return [other.name for other in tracer().spans() if other.parent_id == span.span_id]
-
+__all__ = ["nothing_traced_yet"]
 
 CHAIN = """
 agents:

@@ -7,13 +7,14 @@ import gc
 import json
 import logging
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from llm_server import Call, LLMServer, Reply
 from serving import until
+from traced import below, named, nothing_traced_yet
 
 from llmling import Agent, AgentPool, Event, Message, Team, get_tracer, tracer
 from llmling.errors import LimitExceeded, ModelError
@@ -27,12 +28,7 @@ FAST = {"backoff_s": 0.0}
 TRACE, SENDER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
-@pytest.fixture(autouse=True)
-def nothing_traced_yet() -> Iterator[None]:
-    tracer().clear()
-    yield
-    tracer().keep(1000)
-    tracer().clear()
+__all__ = ["nothing_traced_yet"]
 
 
 @pytest.fixture
@@ -47,16 +43,6 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LLMServer]:
 def wants(*tools: str) -> Message:
     """Return an answer that asks for tools without arguments."""
     return Message("assistant", tuple(ToolCallPart(f"c{index}", name, {}) for index, name in enumerate(tools)))
-
-
-def named(name: str) -> list[Span]:
-    """Return the spans of one name, in the order they ended."""
-    return [span for span in tracer().spans() if span.name == name]
-
-
-def below(span: Span) -> list[str]:
-    """Return the names of a span's direct children."""
-    return [other.name for other in tracer().spans() if other.parent_id == span.span_id]
 
 
 # --- one run -------------------------------------------------------------------------------------------------------
