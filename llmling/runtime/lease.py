@@ -85,7 +85,10 @@ class _Holder:
                     return
                 continue
             if found["next"] is None:
-                await self._store.swap(_SPACE, self._name, found, {**found, "next": self._me})
+                stands_in_line = await self._store.swap(_SPACE, self._name, found, {**found, "next": self._me})
+                if not stands_in_line:
+                    # Who has many turns to take would pass by one that sleeps now.
+                    continue
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 

@@ -152,6 +152,7 @@ async def main():
         sys.stdin.readline()
         for number in range(4):
             await agent.run(f"child {number}", session="s")
+        sys.stdin.readline()
         await agent.run("hang", session="s")
 
 asyncio.run(main())
@@ -171,6 +172,8 @@ async def test_two_processes_share_a_session_and_one_is_killed_in_its_turn(tmp_p
             child.stdin.write(b"go\n")
             for number in range(4):
                 await agent.run(f"parent {number}", session="s")
+            # Not before: the parent would wait for its own turn as long as the child hangs.
+            child.stdin.write(b"hang\n")
             assert await child.stdout.readline() == b"hanging\n"
             waiting = asyncio.create_task(agent.run("last", session="s"))
             await eventually(lambda: _has_next(agent.keep), "the parent to stand in line")
