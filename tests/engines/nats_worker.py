@@ -52,23 +52,24 @@ async def pulse(log: Log) -> None:
         last = now
 
 
-class Held(logging.Handler):
-    """Writes down what this process has been handed and does not begin yet, since another one may be at it."""
+class Handed(logging.Handler):
+    """Writes down what the queue has handed to this process, and for what time, before anything is done about it."""
 
     def __init__(self, log: Log) -> None:
-        super().__init__(logging.INFO)
+        super().__init__(logging.DEBUG)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.module == "owners" and isinstance(record.args, tuple):
-            self._log.write("held", stamp(str(record.args[0])))
+        if record.module == "lane" and isinstance(record.args, tuple):
+            delivery_id, time_ = record.args
+            self._log.write("handed", f"{stamp(str(delivery_id))} {time_}")
 
 
 async def serve(url: str, folder: Path, lease_s: float, attempts: int) -> None:
     log = Log(folder / "log")
     engine = logging.getLogger("llmling.engine")
-    engine.setLevel(logging.INFO)
-    engine.addHandler(Held(log))
+    engine.setLevel(logging.DEBUG)
+    engine.addHandler(Handed(log))
     world = await opened(url, folder, lease_s)
 
     async def step(work: Work) -> Settlement:

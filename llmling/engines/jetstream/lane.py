@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from base64 import b64decode
 from collections import deque
@@ -15,6 +16,8 @@ from llmling.engines.jetstream.book import Book, token
 from llmling.engines.line import OVERTAKEN
 from llmling.errors import EngineError
 from llmling.protocols import Policy
+
+log = logging.getLogger("llmling.engine")
 
 PRIORITIES: tuple[int, ...] = (-1, 0, 1)
 _PULL_S = 30.0
@@ -173,6 +176,7 @@ class Lane:
         priority = int(message.subject.split(".")[-4])
         ticket = Ticket(event_id, delivery_id, turn, message.reply, deliveries, priority, place)
         ticket.behind = int(tokens[first + 4])
+        log.debug("delivery %s is handed out for time %d", delivery_id, deliveries)
         self.took_over(ticket)
 
     def handed(self, ticket: Ticket) -> dict[str, Any]:
