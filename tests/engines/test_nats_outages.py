@@ -15,7 +15,7 @@ from nats_wire import Wire
 from serving import eventually
 
 from llmling.errors import EngineError, Full
-from llmling.protocols import Done, Settlement, Step, Work
+from llmling.protocols import Done, Policy, Settlement, Step, Work
 
 
 @pytest.fixture
@@ -127,6 +127,37 @@ async def test_a_ticket_that_the_server_has_lost_sight_of_is_queued_again(server
     await second.engine.open()
     await second.start()
     assert (await second.finished(receipt.event_id)).status == "done"
+    await second.engine.stop(0)
+
+
+async def test_a_ticket_that_the_server_has_forgotten_to_settle_takes_nobodys_place(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    policies = {"a": Policy(concurrency=1), "b": Policy()}
+    first = World("nats", tmp_path, url=server.url)
+    gates = first.answers["a"], first.answers["b"] = Gate(), Gate()
+    await first.engine.open()
+    await first.start(policies)
+    # An older ticket stays in the queue; without one the server finds out by itself.
+    await first.accept("b")
+    receipt = await first.accept("a")
+    await until(lambda: all(len(gate.inside) == 1 for gate in gates))
+    await asyncio.to_thread(server.end, signal.SIGTERM)
+    (state,) = server.folder.glob("jetstream/*/streams/*-queue/obs/a/o.dat")
+    handed_out = state.read_bytes()
+    await asyncio.to_thread(server.start)
+    gates[0].open.set()
+    assert (await first.finished(receipt.event_id)).status == "done"
+    await first.engine.stop(0)
+    await asyncio.to_thread(server.end, signal.SIGTERM)
+    # As a server that was killed has it: the ticket is gone, and handed out.
+    state.write_bytes(handed_out)
+    await asyncio.to_thread(server.start)
+    second = World("nats", tmp_path, url=server.url, lease_s=1)
+    second.answers["b"] = Gate()
+    await second.engine.open()
+    await second.start(policies)
+    assert (await second.finished((await second.accept("a")).event_id)).status == "done"
     await second.engine.stop(0)
 
 

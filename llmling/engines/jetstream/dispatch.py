@@ -12,6 +12,7 @@ from llmling.engines.jetstream.archive import Archive
 from llmling.engines.jetstream.book import Found, token
 from llmling.engines.jetstream.events import Doc
 from llmling.engines.jetstream.gate import Gate
+from llmling.engines.jetstream.ghosts import Ghosts
 from llmling.engines.jetstream.hearing import Hearing
 from llmling.engines.jetstream.hosts import Hosts
 from llmling.engines.jetstream.lane import Lane, Ticket
@@ -93,6 +94,7 @@ class Dispatcher:
             await lane.open()
         self._tasks.spawn(self._leases.run(), name="leases")
         self._tasks.spawn(self._ask(), name="questions to the queue")
+        self._tasks.spawn(Ghosts(book, self._lease_s).run(self._served), name="ghosts of the queue")
         self._tasks.spawn(Strays(book, self._lease_s).run(self._served), name="strays of the queue")
 
     async def update(self, policies: Mapping[str, Policy], concurrency: int, max_messages: int) -> None:

@@ -53,6 +53,20 @@ class Ticket:
         self.reply, self.renewed, self.ahead = ticket.reply, ticket.renewed, False
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the server counts as handed out of a lane and not settled.
+
+    `again` says whether some of it was handed out more than once; all up to `settled_to` is settled, and nothing
+    behind `last` was handed out.
+    """
+
+    count: int
+    again: bool
+    settled_to: int
+    last: int
+
+
 class Lane:
     """Asks the queue for deliveries of one agent: one request for each place that is free here.
 
@@ -154,6 +168,21 @@ class Lane:
         """
         state = await self._state()
         return 0 if state["num_pending"] or state["num_ack_pending"] else state["delivered"]["stream_seq"]
+
+    async def given(self) -> Given:
+        """Return what is handed out, as the server sees it.
+
+        Raises:
+            EngineError: NATS does not say.
+        """
+        state = await self._state()
+        floor, last = state["ack_floor"]["stream_seq"], state["delivered"]["stream_seq"]
+        return Given(state["num_ack_pending"], bool(state["num_redelivered"]), floor, last)
+
+    async def settle_ghost(self, place: int) -> None:
+        """Settle a ticket that is not in the queue any more, as far as the server counts it as handed out."""
+        # Where it is not, a server that looks at the number in the lane, too, must find none that fits: 0.
+        await self._link.tell(f"$JS.ACK.{self._book.queue}.{token(self.agent)}.1.{place}.0.0.0", b"+ACK")
 
     async def _state(self) -> dict[str, Any]:
         answer = await self._link.api(f"CONSUMER.INFO.{self._book.queue}.{token(self.agent)}")

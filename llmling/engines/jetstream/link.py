@@ -307,6 +307,10 @@ class Link:
         """Return the first message of matching subjects after a place, and its place, or None."""
         return await self._message(stream, {"seq": after + 1, "next_by_subj": subject})
 
+    async def holds(self, stream: str, place: int) -> bool:
+        """Whether there is a message at a place."""
+        return await self._message(stream, {"seq": place}) is not None
+
     async def _message(self, stream: str, which: Mapping[str, Any]) -> tuple[dict[str, Any], int] | None:
         answer = await self.api(f"STREAM.MSG.GET.{stream}", which)
         if (error := answer.get("error")) is not None:
