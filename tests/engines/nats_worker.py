@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from engine_worker import CHAIN, Log
@@ -23,12 +24,13 @@ CONCURRENCY = 8
 _PULSE_S, _STILL_S = 0.05, 0.2
 
 
-async def opened(url: str, folder: Path, lease_s: float) -> World:
-    """Return a world once a server answers: the test restarts that, too."""
+async def serving(url: str, folder: Path, lease_s: float, begin: Callable[[World], Awaitable[None]]) -> World:
+    """Return a world that serves, once a server answers long enough: the test restarts that, too."""
     while True:
         world = World("nats", folder, lease_s=lease_s, url=url)
         try:
             await world.engine.open()
+            await begin(world)
         except EngineError:
             await world.engine.stop(0)
             await asyncio.sleep(0.1)
@@ -70,7 +72,6 @@ async def serve(url: str, folder: Path, lease_s: float, attempts: int) -> None:
     engine = logging.getLogger("llmling.engine")
     engine.setLevel(logging.DEBUG)
     engine.addHandler(Handed(log))
-    world = await opened(url, folder, lease_s)
 
     async def step(work: Work) -> Settlement:
         try:
@@ -101,7 +102,12 @@ async def serve(url: str, folder: Path, lease_s: float, attempts: int) -> None:
     policies = {agent: Policy(concurrency=CONCURRENCY, inbox_size=100, attempts=attempts) for agent in CHAIN}
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await world.engine.start(step, policies, settled=lambda record: log.write("settled", record.id))
+    world = await serving(
+        url,
+        folder,
+        lease_s,
+        lambda world: world.engine.start(step, policies, settled=lambda record: log.write("settled", record.id)),
+    )
     log.write("ready", "-")
     pulsing = asyncio.create_task(pulse(log))
     await stop.wait()
