@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from llmling.engines import rows
-from llmling.engines.ledger import Accepted, Ending, Ledger
+from llmling.engines.ledger import Accepted, Ledger
 from llmling.engines.lookups import steps_of
 from llmling.engines.records import Arrival, Change, NewDelivery
+from llmling.engines.verdict import Ending
 from llmling.protocols import Receipt, Step
 
 Start: TypeAlias = tuple[str, int]

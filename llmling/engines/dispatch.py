@@ -8,21 +8,21 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any
 
 from llmling.engines import queries, records
 from llmling.engines.batches import Batches
 from llmling.engines.database import Database
 from llmling.engines.inbox import Inbox
-from llmling.engines.ledger import Ending, Verdict
 from llmling.engines.quarantine import Quarantine
 from llmling.engines.recorder import StepRecorder
 from llmling.engines.records import Change, Row
 from llmling.engines.steady import SteadyTime
+from llmling.engines.verdict import Ending, Verdict, judge
 from llmling.engines.writer import OneOfMany
 from llmling.errors import EngineError
 from llmling.events import Event
-from llmling.protocols import Again, Dead, Delivery, Done, Policy, RunDelivery, Settlement, Step, Waiting, Work
+from llmling.protocols import Again, Delivery, Done, Policy, RunDelivery, Settlement, Step, Work
 
 log = logging.getLogger("llmling.engine")
 
@@ -312,7 +312,7 @@ class Dispatcher:
     async def _outcome(self, inbox: Inbox, work: Work) -> tuple[Verdict, Sequence[Delivery]] | None:
         delivery_id = work.delivery.id
         try:
-            return self._judge(inbox, work, await self._run(work))
+            return _judged(await self._run(work), inbox, work, self._time.now())
         except asyncio.CancelledError:
             if self._cutting:
                 self._cut += 1
@@ -328,24 +328,7 @@ class Dispatcher:
             log.exception("a mistake outside the model and its tools ended delivery %s", delivery_id)
             reason = f"{type(error).__name__}: {error}"
         backoff_s = min(_FIRST_BACKOFF_S * 2 ** min(work.attempt - 1, 30), _LONGEST_BACKOFF_S)
-        return self._judge(inbox, work, Again(reason, backoff_s))
-
-    def _judge(self, inbox: Inbox, work: Work, settlement: Settlement) -> tuple[Verdict, Sequence[Delivery]]:
-        match settlement:
-            case Done(content, successors, usage, cost_usd, model):
-                new = [records.new_delivery(delivery) for delivery in successors]
-                spent = records.encode(usage.to_dict()) if usage.requests else None
-                verdict = Verdict("done", records.stored(content), None, spent, cost_usd, model, successors=new)
-                return verdict, successors
-            case Again(reason, after_s, cost_usd) if work.attempt < inbox.policy.attempts:
-                due = self._time.now() + after_s
-                return Verdict("pending", None, records.stored(reason), None, cost_usd, "", after_s, due), ()
-            case Again(reason, _, cost_usd) | Dead(reason, cost_usd):
-                return Verdict("dead", None, records.stored(reason), cost_usd=cost_usd), ()
-            case Waiting(reason, cost_usd):
-                return Verdict("waiting", None, records.stored(reason), cost_usd=cost_usd), ()
-            case _ as never:
-                assert_never(never)
+        return _judged(Again(reason, backoff_s), inbox, work, self._time.now())
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 
@@ -374,6 +357,11 @@ class Dispatcher:
                     task.cancel()
                 await asyncio.wait(self._tasks.values(), timeout=_CANCEL_AGAIN_S)
         return self._cut
+
+
+def _judged(settlement: Settlement, inbox: Inbox, work: Work, now: float) -> tuple[Verdict, Sequence[Delivery]]:
+    verdict = judge(settlement, work.attempt, inbox.policy.attempts, now)
+    return verdict, settlement.successors if isinstance(settlement, Done) else ()
 
 
 def _uncancel() -> None:

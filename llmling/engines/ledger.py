@@ -12,8 +12,9 @@ from dataclasses import field, replace
 
 from llmling.engines import lookups, overlap, records
 from llmling.engines.records import Arrival, Change, NewDelivery
+from llmling.engines.verdict import Ending
 from llmling.frozen import frozen
-from llmling.protocols import Delivery, EventStatus, Policy, Receipt
+from llmling.protocols import EventStatus, Policy, Receipt
 from llmling.records import gone
 
 
@@ -24,31 +25,6 @@ class Accepted:
     receipt: Receipt | None
     pending: int = 0
     change: Change = field(default_factory=Change)
-
-
-@frozen
-class Verdict:
-    """How a delivery ends or goes on, as it is written down."""
-
-    status: EventStatus
-    content: str | bytes | None = None
-    error: str | bytes | None = None
-    usage: str | None = None
-    cost_usd: float | None = None
-    model: str = ""
-    wait_s: float = 0.0
-    not_before: float = 0.0
-    successors: Sequence[NewDelivery] = ()
-
-
-@frozen
-class Ending:
-    """How a delivery ended at a time, in its so many-th try."""
-
-    delivery: Delivery
-    attempt: int
-    verdict: Verdict
-    now: float
 
 
 class Ledger:

@@ -1,0 +1,53 @@
+"""How a delivery ends, as it is written down: what became of its run, judged by the rules of its agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from llmling.engines import records
+from llmling.engines.records import NewDelivery
+from llmling.frozen import frozen
+from llmling.protocols import Again, Dead, Delivery, Done, EventStatus, Settlement, Waiting
+
+
+@frozen
+class Verdict:
+    """How a delivery ends or goes on, as it is written down."""
+
+    status: EventStatus
+    content: str | bytes | None = None
+    error: str | bytes | None = None
+    usage: str | None = None
+    cost_usd: float | None = None
+    model: str = ""
+    wait_s: float = 0.0
+    not_before: float = 0.0
+    successors: Sequence[NewDelivery] = ()
+
+
+@frozen
+class Ending:
+    """How a delivery ended at a time, in its so many-th try."""
+
+    delivery: Delivery
+    attempt: int
+    verdict: Verdict
+    now: float
+
+
+def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdict:
+    """Return how a delivery ends in its so many-th try, of which it may have so many."""
+    match settlement:
+        case Done(content, successors, usage, cost_usd, model):
+            new = [records.new_delivery(delivery) for delivery in successors]
+            spent = records.encode(usage.to_dict()) if usage.requests else None
+            return Verdict("done", records.stored(content), None, spent, cost_usd, model, successors=new)
+        case Again(reason, after_s, cost_usd) if attempt < most:
+            return Verdict("pending", None, records.stored(reason), None, cost_usd, "", after_s, now + after_s)
+        case Again(reason, _, cost_usd) | Dead(reason, cost_usd):
+            return Verdict("dead", None, records.stored(reason), cost_usd=cost_usd)
+        case Waiting(reason, cost_usd):
+            return Verdict("waiting", None, records.stored(reason), cost_usd=cost_usd)
+        case _ as never:
+            assert_never(never)
