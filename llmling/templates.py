@@ -147,13 +147,50 @@ def _renderer(environment: ImmutableSandboxedEnvironment, source: str) -> Callab
     except (RecursionError, SyntaxError):
         raise TemplateInvalid(_TOO_DEEP) from None
 
+    pieces = _pieces(source)
+
     def render(values: Mapping[str, Any]) -> str:
+        if pieces is not None and (text := _filled(pieces, values)) is not None:
+            return text
         try:
             return compiled.render({"now": dt.datetime.now(dt.UTC).astimezone(), **values})
         except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise TemplateFailed(f"template {_short(source)} failed: {error}") from error
 
     return render
+
+
+def _pieces(source: str) -> list[str | list[str]] | None:
+    """Return a text that only fills in names as its pieces: texts, and the parts of names."""
+    if _filled_in(source) is None or "\r" in source:
+        return None
+    pieces: list[str | list[str]] = []
+    end = 0
+    for tag in _TAGS.finditer(source):
+        pieces += [source[end : tag.start()], [tag[1], *tag[2].split(".")[1:]]]
+        end = tag.end()
+    return [*pieces, source[end:]]
+
+
+def _filled(pieces: list[str | list[str]], values: Mapping[str, Any]) -> str | None:
+    """Return what Jinja would, ten times as fast; None when it has to be asked, for all that is out of the ordinary."""
+    texts: list[str] = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            texts.append(piece)
+            continue
+        found: Any = values.get(piece[0])
+        for name in piece[1:]:
+            if isinstance(found, dict) and name in found:
+                found = cast("dict[str, Any]", found)[name]
+            elif name in getattr(cast("Any", found), "__dataclass_fields__", ()) and name[0] != "_":
+                found = getattr(cast("Any", found), name)
+            else:
+                return None
+        if not isinstance(found, str | int) or isinstance(found, bool):
+            return None
+        texts.append(str(found))
+    return "".join(texts)
 
 
 @functools.lru_cache(maxsize=1024)

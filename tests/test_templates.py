@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import pytest
 
 from llmling.events import Event
-from llmling.templates import TemplateFailed, TemplateInvalid, check, expression, names, template, value
+from llmling.templates import (
+    TemplateFailed,
+    TemplateInvalid,
+    check,
+    expression,
+    key_template,
+    names,
+    template,
+    value,
+)
 
 DATA = {"items": ["a", "b"], "keys": 3, "level": 4, "repo": {"name": "x"}}
 
@@ -108,6 +120,50 @@ def test_data_that_is_not_there_fails_as_without_the_filter() -> None:
 def test_a_text_that_only_fills_in_names_is_read_as_jinja_reads_it(text: str) -> None:
     # A comment makes Jinja read the whole of it.
     assert read(text) == read("{##}" + text)
+
+
+FILLED = {
+    "text": "{{ event.id }} <b>", "n": 3, "yes": True, "no": None, "part": 0.5, "rows": [1], "items": "mine",
+    "deep": {"er": {"est": "x\r\ny"}}, "_own": "seen", "odd": "\ud800",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no tag at all\n",
+        "{{ event.data.text }}",
+        "a {{event.data.n}}\n{{ event.data.deep.er.est }} b",
+        "{{ event.data.n }}\r\n{{ event.data.n }}\r",
+        "{{ event.data.yes }}{{ event.data.no }}{{ event.data.part }}{{ event.data.rows }}{{ event.data.deep }}",
+        "{{ event.data.items }} {{ event.data.keys }}",
+        "{{ event.data.items.upper }}",
+        "{{ event.data.odd }}{{ event.source }}{{ event.time }}{{ event.headers }}",
+        "{{ event.data._own }}",
+        "{{ event.__class__ }}",
+        "{{ event._id }}{{ event.to_dict }}",
+        "{{ event.data.nothing }}",
+        "{{ nothing }}",
+        "{{ text }}{{ event.data.n }",
+        "{{ event.data.text }}{# {{ event.data.n }} #}",
+    ],
+)
+@pytest.mark.parametrize("compile_", [template, key_template])
+def test_what_names_stand_for_is_filled_in_as_jinja_does_it(
+    text: str, compile_: Callable[[str], Callable[[Mapping[str, Any]], str]]
+) -> None:
+    values = {**scope(FILLED), "text": "of the scope"}
+
+    def filled(source: str) -> str:
+        try:
+            return compile_(source)(values)
+        except TemplateInvalid:
+            return "invalid"
+        except TemplateFailed as error:
+            return str(error).partition(" failed: ")[2]
+
+    assert filled(text) == filled("{##}" + text)
 
 
 @pytest.mark.parametrize("text", ["{{ " + "[" * 99 + "]" * 99 + " }}", "{% for i in x %}" * 25 + "{% endfor %}" * 25])
