@@ -17,11 +17,13 @@ from llmling.engines.verdict import Ending
 from llmling.protocols import Receipt, Step
 
 Start: TypeAlias = tuple[str, int]
-_Placed: TypeAlias = tuple[Change, float, NewDelivery]
+_Placed: TypeAlias = tuple[Change, float, NewDelivery, bool]
 
 _EVENTS = "insert into event(id, trigger, agent, type, status, created, data, first) values {values}"
 _KEYS = "insert into key(trigger, key, event_id, expires) values {values}"
-_DELIVERIES = "insert into delivery(id, event_id, agent, status, hops, message, created, priority) values {values}"
+_DELIVERIES = (
+    "insert into delivery(id, event_id, agent, status, hops, message, created, priority, attempts) values {values}"
+)
 _STARTS = (
     "with start(id, tries) as (values {values})"
     " update delivery set status = 'running', attempts = attempts + 1 from start"
@@ -93,7 +95,7 @@ class Batches:
                 room[new.agent] = self.ledger.room(connection, new.agent)
             if room[new.agent] <= 0:
                 break
-            room[new.agent] -= 1
+            room[new.agent] -= not arrival.begins
             usual.append((arrival, new))
         return usual
 
@@ -141,9 +143,9 @@ class Batches:
             before, goes_on = messages[event_id], bool(verdict.successors)
             messages[event_id] += len(verdict.successors)
             if self.ledger.allows(messages[event_id]):
-                successors += [(change, ending.now, new) for new in verdict.successors]
+                successors += [(change, ending.now, new, new.id in ending.begins) for new in verdict.successors]
             else:
-                goes_on = self.ledger.follow(connection, before, verdict.successors, ending.now, change)
+                goes_on = self.ledger.follow(connection, before, ending, change)
             if not goes_on:
                 last[event_id] = change, ending.now
             elif verdict.cost_usd is not None:
@@ -189,11 +191,14 @@ def _accept(connection: sqlite3.Connection, arrivals: Sequence[tuple[Arrival, Ne
     for arrival, new in arrivals:
         event, change = arrival.event, Change()
         events.append(
-            (event.id, arrival.trigger, arrival.agent, event.type, "pending", arrival.now, arrival.data, new.id)
-        )
+            (
+                event.id, arrival.trigger, arrival.agent, event.type, "running" if arrival.begins else "pending",
+                arrival.now, arrival.data, new.id,
+            )
+        )  # fmt: skip
         if arrival.key is not None:
             keys.append((arrival.trigger, arrival.key, event.id, arrival.expires))
-        deliveries.append((change, arrival.now, new))
+        deliveries.append((change, arrival.now, new, arrival.begins))
         found.append(Accepted(Receipt(event.id, new=True), change=change))
     rows.run(connection, _EVENTS, events)
     rows.run(connection, _KEYS, keys)
@@ -202,10 +207,15 @@ def _accept(connection: sqlite3.Connection, arrivals: Sequence[tuple[Arrival, Ne
 
 
 def _insert(connection: sqlite3.Connection, deliveries: Sequence[_Placed]) -> None:
-    """Write pending deliveries down and note in the change of each that it may start."""
+    """Write deliveries down and note in the change of each that it may start, or has started with this."""
     written = [
-        (new.id, new.event_id, new.agent, "pending", new.hops, new.message, now, new.priority)
-        for _, now, new in deliveries
-    ]
-    for seq, (change, _, new) in zip(rows.insert(connection, _DELIVERIES, written), deliveries, strict=True):
+        (
+            new.id, new.event_id, new.agent, "running" if begins else "pending", new.hops, new.message, now,
+            new.priority, int(begins),
+        )
+        for _, now, new, begins in deliveries
+    ]  # fmt: skip
+    for seq, (change, _, new, begins) in zip(rows.insert(connection, _DELIVERIES, written), deliveries, strict=True):
         change.fresh.append((new.id, seq))
+        if begins:
+            change.begun.add(new.id)

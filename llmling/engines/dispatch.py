@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from llmling.engines import queries, records
 from llmling.engines.batches import Batches
 from llmling.engines.database import Database
 from llmling.engines.inbox import Inbox
-from llmling.engines.quarantine import Quarantine
+from llmling.engines.places import Kept, Places
 from llmling.engines.recorder import StepRecorder
 from llmling.engines.records import Change, Row
 from llmling.engines.steady import SteadyTime
@@ -22,7 +21,7 @@ from llmling.engines.verdict import Ending, Verdict, judge
 from llmling.engines.writer import OneOfMany
 from llmling.errors import EngineError
 from llmling.events import Event
-from llmling.protocols import Again, Delivery, Done, Policy, RunDelivery, Settlement, Step, Work
+from llmling.protocols import Again, Delivery, Policy, RunDelivery, Step, Work
 
 log = logging.getLogger("llmling.engine")
 
@@ -35,7 +34,7 @@ _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 300.0
 class Dispatcher:
     """Starts what is due and settles what has ended; `group` owns all its tasks.
 
-    `applied` is told of every settled delivery right after the commit, with its successors.
+    `applied` is told of every settled delivery right after the commit, with its successors and their places.
     """
 
     _group: asyncio.TaskGroup
@@ -48,23 +47,19 @@ class Dispatcher:
         run: RunDelivery,
         policies: Mapping[str, Policy],
         concurrency: int,
-        applied: Callable[[Change, Event | None, Sequence[Delivery]], None],
+        applied: Callable[[Change, Event | None, Sequence[Delivery], Kept], None],
     ) -> None:
         self._database = database
         self._batches = batches
         self._ledger = batches.ledger
         self._time = time
         self._run = run
-        self._concurrency = concurrency
         self._applied = applied
         self._inboxes = {agent: Inbox(agent, policy) for agent, policy in policies.items()}
-        self._round: deque[Inbox] = deque()
-        self._quarantine = Quarantine()
-        self._active = 0
+        self._places = Places(concurrency)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._stopped: set[str] = set()
-        self._stopping = False
         self._cutting = False
         self._cut = 0
 
@@ -75,7 +70,7 @@ class Dispatcher:
 
     def update(self, policies: Mapping[str, Policy], concurrency: int) -> None:
         """Hand out by these from now on; the inbox of an agent that is gone only sees what runs to its end."""
-        self._concurrency = concurrency
+        self._places.count = concurrency
         for inbox in self._inboxes.values():
             inbox.gone = inbox.agent not in policies
         for agent, policy in policies.items():
@@ -110,10 +105,10 @@ class Dispatcher:
     def offer(self, row: Row) -> None:
         """Take a delivery that was just written; without room it is left on disk."""
         inbox = self._inboxes.get(row.delivery.agent)
-        if inbox is None or inbox.gone or self._stopping:
+        if inbox is None or inbox.gone or self._places.closed:
             return
         if inbox.offer(row):
-            self._queue(inbox)
+            self._places.queue(inbox)
             self._pump()
 
     def turn(self, columns: tuple[Any, ...]) -> None:
@@ -143,11 +138,11 @@ class Dispatcher:
                 task.cancel()
 
     def _clear(self, inbox: Inbox) -> None:
-        self._quarantine.forget(inbox)
+        self._places.quarantine.forget(inbox)
         inbox.clear()
 
     def _feed(self, inbox: Inbox) -> None:
-        if not inbox.loading and not inbox.gone and not self._stopping and inbox.low:
+        if not inbox.loading and not inbox.gone and not self._places.closed and inbox.low:
             inbox.loading = True
             self.spawn(functools.partial(self._load, inbox))
 
@@ -169,13 +164,13 @@ class Dispatcher:
             inbox.more = True
         else:
             for row in found.rows:
-                if not self._quarantine.take(inbox, row):
+                if not self._places.quarantine.take(inbox, row):
                     inbox.push(row)
             inbox.behind = inbox.passed | found.more
             inbox.more = inbox.overlook(found.held)
         if found is not None and found.later is not None:
             self._ring_at(inbox, found.later)
-        self._queue(inbox)
+        self._places.queue(inbox)
         self._pump()
         self._feed(inbox)
 
@@ -186,11 +181,11 @@ class Dispatcher:
                 self._ledger.bury, delivery_id=delivery_id, reason=records.stored(reason), now=self._time.wall()
             ),
             patient=True,
-            committed=lambda change: self._applied(change, None, ()),
+            committed=lambda change: self._applied(change, None, (), {}),
         )
 
     def _ring_at(self, inbox: Inbox, due: float) -> None:
-        if self._stopping or (inbox.due is not None and inbox.due <= due):
+        if self._places.closed or (inbox.due is not None and inbox.due <= due):
             return
         if inbox.timer is not None:
             inbox.timer.cancel()
@@ -205,45 +200,37 @@ class Dispatcher:
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
-    def _queue(self, inbox: Inbox) -> None:
-        if inbox.eligible and not inbox.queued:
-            inbox.queued = True
-            self._round.append(inbox)
+    def keep(self, deliveries: Iterable[Delivery]) -> Kept:
+        """Keep places for those of these deliveries that may start with the commit that writes them."""
+        return self._places.keep(self._inboxes, deliveries)
+
+    def begin(self, inbox: Inbox, row: Row) -> None:
+        """Run a delivery that was written as running, in the place that was kept for it."""
+        inbox.held.add(row.delivery.id)
+        self._begun(inbox, row, ())
+
+    def free(self, kept: Kept) -> None:
+        """Let others have the places of deliveries that have not started."""
+        self._places.free(kept)
+        self._pump()
+        for inbox in kept.values():
+            self._feed(inbox)
 
     def _pump(self) -> None:
-        while self._active < self._concurrency and not self._stopping:
-            if (started := self._quarantine.start(self._active) or self._next()) is None:
-                return
+        while (started := self._places.take()) is not None:
             inbox, row = started
-            if self._quarantine.closes_the_pool:
-                log.warning(
-                    "delivery %s has seen the process die (%d x); it runs alone on its last try",
-                    row.delivery.id,
-                    row.crashes,
-                )
-            self._active += 1
             self._database.writer.post(
                 OneOfMany(self._batches.begin, (row.delivery.id, row.attempts)),
                 committed=functools.partial(self._begun, inbox, row),
             )
-            self._queue(inbox)
             self._feed(inbox)
-
-    def _next(self) -> tuple[Inbox, Row] | None:
-        # One delivery of each agent in turn, so that a busy agent cannot take the whole pool.
-        while self._round and not self._quarantine.closes_the_pool:
-            inbox = self._round.popleft()
-            inbox.queued = False
-            if inbox.eligible:
-                return inbox, inbox.pop()
-        return None
 
     def _begun(self, inbox: Inbox, row: Row, steps: tuple[Step, ...] | None) -> None:
         if steps is None:
             self._leave(inbox, row)
             self.reload([inbox.agent])
             return
-        if self._stopping:
+        if self._places.closed:
             self._release(row)
             self._leave(inbox, row)
             return
@@ -251,7 +238,7 @@ class Dispatcher:
         inbox.overlooked.discard(delivery.id)
         journal = StepRecorder(self._database.writer, delivery.id, steps)
         work = Work(delivery, row.event, row.attempts + 1, journal)
-        task = self._group.create_task(self._deliver(inbox, work))
+        task = self._group.create_task(self._deliver(inbox, row, work))
         self._tasks[delivery.id] = task
         task.add_done_callback(functools.partial(self._ended, inbox, row))
 
@@ -260,16 +247,18 @@ class Dispatcher:
             # Cancelled before its first step: nothing of it has run.
             self._cut += 1
             self._release(row)
-        self._tasks.pop(row.delivery.id, None)
-        self._stopped.discard(row.delivery.id)
-        self._leave(inbox, row)
+        self._over(inbox, row, task)
+
+    def _over(self, inbox: Inbox, row: Row, task: asyncio.Task[None] | None) -> None:
+        # Whichever comes first, its commit or the end of its task; the delivery may be on its next try by then.
+        if self._tasks.get(row.delivery.id) is task:
+            del self._tasks[row.delivery.id]
+            self._stopped.discard(row.delivery.id)
+            self._leave(inbox, row)
 
     def _leave(self, inbox: Inbox, row: Row) -> None:
-        self._active -= 1
-        self._quarantine.left(row)
-        if inbox.left(row):
+        if self._places.leave(inbox, row):
             self.reload([inbox.agent])
-        self._queue(inbox)
         self._pump()
         self._feed(inbox)
 
@@ -283,19 +272,22 @@ class Dispatcher:
 
     # --- running and settling ----------------------------------------------------------------------------------------
 
-    async def _deliver(self, inbox: Inbox, work: Work) -> None:
+    async def _deliver(self, inbox: Inbox, row: Row, work: Work) -> None:
         began = self._time.monotonic()
-        outcome = await self._outcome(inbox, work)
+        verdict = await self._outcome(inbox, work)
         inbox.took(self._time.monotonic() - began)
-        if outcome is None:
+        if verdict is None:
             return
-        verdict, successors = outcome
         try:
             # The writer settles it whatever happens to this task; waiting keeps the agent's place taken until then.
+            kept = self.keep(verdict.follows)
+            task = asyncio.current_task()
+            ending = Ending(work.delivery, work.attempt, verdict, self._time.wall(), kept)
             await self._database.writer.submit(
-                OneOfMany(self._batches.settle, Ending(work.delivery, work.attempt, verdict, self._time.wall())),
+                OneOfMany(self._batches.settle, ending),
                 patient=True,
-                committed=functools.partial(self._settled, inbox, work, verdict, successors),
+                committed=lambda change: self._settled(inbox, row, task, verdict, change, kept),
+                failed=lambda: self.free(kept),
             )
         except asyncio.CancelledError:
             _uncancel()
@@ -303,16 +295,24 @@ class Dispatcher:
             log.exception("delivery %s is done, but this cannot be written; it runs again", work.delivery.id)
 
     def _settled(
-        self, inbox: Inbox, work: Work, verdict: Verdict, successors: Sequence[Delivery], change: Change
+        self,
+        inbox: Inbox,
+        row: Row,
+        task: asyncio.Task[None] | None,
+        verdict: Verdict,
+        change: Change,
+        kept: Kept,
     ) -> None:
-        self._applied(change, work.event, successors)
+        # Its task has one step to go; who hears of the end and comes back at once finds the place free.
+        self._over(inbox, row, task)
+        self._applied(change, row.event, verdict.follows, kept)
         if verdict.status == "pending":
             self._ring_at(inbox, verdict.not_before)
 
-    async def _outcome(self, inbox: Inbox, work: Work) -> tuple[Verdict, Sequence[Delivery]] | None:
+    async def _outcome(self, inbox: Inbox, work: Work) -> Verdict | None:
         delivery_id = work.delivery.id
         try:
-            return _judged(await self._run(work), inbox, work, self._time.now())
+            return judge(await self._run(work), work.attempt, inbox.policy.attempts, self._time.now())
         except asyncio.CancelledError:
             if self._cutting:
                 self._cut += 1
@@ -328,17 +328,17 @@ class Dispatcher:
             log.exception("a mistake outside the model and its tools ended delivery %s", delivery_id)
             reason = f"{type(error).__name__}: {error}"
         backoff_s = min(_FIRST_BACKOFF_S * 2 ** min(work.attempt - 1, 30), _LONGEST_BACKOFF_S)
-        return _judged(Again(reason, backoff_s), inbox, work, self._time.now())
+        return judge(Again(reason, backoff_s), work.attempt, inbox.policy.attempts, self._time.now())
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
         """Start nothing more, and take every cancellation from now on for the end of the engine."""
-        self._stopping = self._cutting = True
+        self._places.closed = self._cutting = True
 
     async def stop(self, grace_s: float) -> int:
         """Start nothing more, give what is running `grace_s` seconds, cancel the rest; return how many that were."""
-        self._stopping = True
+        self._places.closed = True
         for task in self._background:
             task.cancel()
         for inbox in self._inboxes.values():
@@ -357,11 +357,6 @@ class Dispatcher:
                     task.cancel()
                 await asyncio.wait(self._tasks.values(), timeout=_CANCEL_AGAIN_S)
         return self._cut
-
-
-def _judged(settlement: Settlement, inbox: Inbox, work: Work, now: float) -> tuple[Verdict, Sequence[Delivery]]:
-    verdict = judge(settlement, work.attempt, inbox.policy.attempts, now)
-    return verdict, settlement.successors if isinstance(settlement, Done) else ()
 
 
 def _uncancel() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from llmling.engines.line import Line
 from llmling.engines.records import Row
-from llmling.protocols import Policy
+from llmling.protocols import Delivery, Policy
 
 _AHEAD = 64
 _LONGEST_ESTIMATE_S = 60.0
@@ -60,6 +60,12 @@ class Inbox:
     def eligible(self) -> bool:
         """Whether the next delivery may start, as far as this agent is concerned."""
         return bool(self._ready) and self.idle
+
+    def takes(self, delivery: Delivery) -> bool:
+        """Whether a delivery that is about to be written may start with that, since nothing waits for its place."""
+        waits = bool(self._ready) or self.more or self.loading or bool(self.behind)
+        plain = delivery.dead is None and delivery.order_key is None and delivery.overlap in {"queue", "parallel"}
+        return plain and not waits and self.idle and not self.gone
 
     def offer(self, row: Row) -> bool:
         """Hold a delivery that was just written; False when it is left on disk, behind others of its priority."""

@@ -14,6 +14,7 @@ from llmling.engines.batches import Batches
 from llmling.engines.database import Database
 from llmling.engines.dispatch import Dispatcher
 from llmling.engines.ledger import Ledger
+from llmling.engines.places import Kept
 from llmling.engines.reading import Reading
 from llmling.engines.records import Arrival, Change, Row
 from llmling.engines.retention import Retention
@@ -265,23 +266,27 @@ class JournalEngine(Reading, ABC):
             TypeError: The event holds what JSON cannot.
         """
         now = self._clock.now().timestamp()
+        deliveries = () if delivery is None else (delivery,)
+        data, new = records.encode(event.to_dict()), None if delivery is None else records.new_delivery(delivery)
+        kept = {} if self._dispatcher is None else self._dispatcher.keep(deliveries)
         arrival = Arrival(
             event,
-            records.encode(event.to_dict()),
+            data,
             trigger,
             agent,
-            None if delivery is None else records.new_delivery(delivery),
+            new,
             None if key is None else records.stored(key),
             None if keep_key_s is None else now + keep_key_s,
             outcome,
             None if dead is None else records.stored(dead),
             now,
+            begins=bool(kept),
         )
-        deliveries = () if delivery is None else (delivery,)
         try:
             accepted = await self._opened().writer.submit(
                 OneOfMany(self._batches.accept, arrival),
-                committed=lambda accepted: self._apply(accepted.change, event, deliveries),
+                committed=lambda accepted: self._apply(accepted.change, event, deliveries, kept),
+                failed=lambda: self._free(kept),
             )
         except NotWritable as error:
             raise Full(str(error), retry_after_s=_NOT_WRITABLE_S) from error
@@ -333,14 +338,34 @@ class JournalEngine(Reading, ABC):
     def _write(self, operation: Callable[[sqlite3.Connection], Change]) -> Awaitable[Change]:
         return self._opened().writer.submit(operation, committed=self._apply)
 
-    def _apply(self, change: Change, event: Event | None = None, deliveries: Sequence[Delivery] = ()) -> None:
-        """Let those in memory know; `deliveries` of `event` are those the change may have made pending."""
+    def _free(self, kept: Kept) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.free(kept)
+
+    def _apply(
+        self,
+        change: Change,
+        event: Event | None = None,
+        deliveries: Sequence[Delivery] = (),
+        kept: Kept | None = None,
+    ) -> None:
+        """Let those in memory know; `deliveries` of `event` are those the change may have made pending.
+
+        Some of them have begun, in places that were `kept` for them; the others wait for theirs.
+        """
         dispatcher = self._dispatcher
         if dispatcher is not None:
+            kept = {} if kept is None else kept
             if event is not None and change.fresh:
                 by_id = {delivery.id: delivery for delivery in deliveries}
                 for delivery_id, seq in change.fresh:
-                    dispatcher.offer(Row(seq, by_id[delivery_id], event))
+                    row = Row(seq, by_id[delivery_id], event)
+                    if delivery_id in change.begun:
+                        dispatcher.begin(kept.pop(delivery_id), row)
+                    else:
+                        dispatcher.offer(row)
+            if kept:
+                dispatcher.free(kept)
             for columns in change.turns:
                 dispatcher.turn(columns)
             dispatcher.cancel(change.stopped)

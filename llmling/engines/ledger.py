@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import field, replace
 
 from llmling.engines import lookups, overlap, records
@@ -92,7 +92,9 @@ class Ledger:
                 return Accepted(None, pending)
         for delivery_id, replaced_id in met.replaced:
             self._coalesce(connection, delivery_id, replaced_id, event_id, now, change)
-        status = "pending" if new is not None else "dead" if arrival.dead is not None else "done"
+        begins = arrival.begins and new is not None and not self.unknown(new.agent)
+        waits = "running" if begins else "pending"
+        status = waits if new is not None else "dead" if arrival.dead is not None else "done"
         inserted = connection.execute(
             "insert or ignore into event(id, trigger, agent, type, status, outcome, created, data, first, error, line)"
             " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -111,7 +113,7 @@ class Ledger:
             )
         if new is None:
             self._finish(connection, event_id, status, arrival.dead, None, now, change)
-        elif self._insert(connection, new, now, change) == "dead":
+        elif self._insert(connection, new, now, change, begins=begins) == "dead":
             self.refresh(connection, event_id, now, change)
         else:
             return Accepted(Receipt(event_id, new=True), change=change)
@@ -145,23 +147,27 @@ class Ledger:
             connection.execute("update event set outcome = 'coalesced' where id = ?", (event_id,))
             self.refresh(connection, event_id, now, change)
 
-    def _insert(self, connection: sqlite3.Connection, new: NewDelivery, now: float, change: Change) -> EventStatus:
+    def _insert(
+        self, connection: sqlite3.Connection, new: NewDelivery, now: float, change: Change, *, begins: bool
+    ) -> EventStatus:
         reason = new.dead
         if reason is None and self.unknown(new.agent):
             reason = gone(new.agent)
-        status = "pending" if reason is None else "dead"
+        status = "dead" if reason is not None else "running" if begins else "pending"
         line = None if reason is not None else new.order_key
         turn = line is None or lookups.first_in_line(connection, new.agent, line)
         cursor = connection.execute(
             "insert or ignore into delivery(id, event_id, agent, status, hops, message, error, created, finished,"
-            " order_key, priority, turn) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " order_key, priority, turn, attempts) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 new.id, new.event_id, new.agent, status, new.hops, new.message, reason, now,
-                None if reason is None else now, new.order_key, new.priority, turn,
+                None if reason is None else now, new.order_key, new.priority, turn, int(status == "running"),
             ),
         )  # fmt: skip
-        if cursor.rowcount and status == "pending" and turn and cursor.lastrowid is not None:
+        if cursor.rowcount and status != "dead" and turn and cursor.lastrowid is not None:
             change.fresh.append((new.id, cursor.lastrowid))
+            if status == "running":
+                change.begun.add(new.id)
         return status
 
     # --- start and settle --------------------------------------------------------------------------------------------
@@ -203,9 +209,9 @@ class Ledger:
             change.touched.add(event_id)
             if delivery.order_key is not None:
                 self._pass_on(connection, delivery.agent, records.stored(delivery.order_key), change)
-        goes_on = self.follow(connection, total, verdict.successors, now, change)
+        goes_on = self.follow(connection, total, ending, change)
         if verdict.status == "done" and goes_on:
-            # The usual hop: the event was running, and with a pending successor it still is.
+            # The usual hop: the event was running, and with a successor that is not over it still is.
             if verdict.cost_usd is not None:
                 connection.execute(
                     "update event set cost = coalesce(cost, 0) + ? where id = ?", (verdict.cost_usd, event_id)
@@ -214,22 +220,16 @@ class Ledger:
             self.refresh(connection, event_id, now, change)
         return change
 
-    def follow(
-        self,
-        connection: sqlite3.Connection,
-        total: int,
-        successors: Sequence[NewDelivery],
-        now: float,
-        change: Change,
-    ) -> bool:
-        """Write the successors down; return whether one of them waits for its turn or a free place."""
-        waits = False
-        for new in successors:
+    def follow(self, connection: sqlite3.Connection, total: int, ending: Ending, change: Change) -> bool:
+        """Write the successors down; return whether one of them runs, or waits for its turn or a free place."""
+        now, goes_on = ending.now, False
+        for new in ending.verdict.successors:
             if new.dead is None and (reason := self._refusal(connection, new.agent, total, now, change)) is not None:
                 new = replace(new, dead=reason)  # noqa: PLW2901
-            waits = self._insert(connection, new, now, change) == "pending" or waits
+            status = self._insert(connection, new, now, change, begins=new.id in ending.begins)
+            goes_on = status != "dead" or goes_on
             total += 1
-        return waits
+        return goes_on
 
     def _pass_on(self, connection: sqlite3.Connection, agent: str, order_key: str | bytes, change: Change) -> None:
         """Note the delivery that has the turn of its line now and may start."""

@@ -58,18 +58,20 @@ class Row:
 
 
 class Change:
-    """What a commit did, for those in memory: `fresh` is (id, seq) of new pending deliveries that may start.
+    """What a commit did, for those in memory: `fresh` is (id, seq) of new deliveries that may start.
 
+    `begun` are the ids of those that have started with it, since a place was kept for them,
     `turns` are deliveries, as `row` reads them, that may start now since the one before them has settled,
     `settled` are the rows of events that became done or dead, `waiting` of those that wait for a person from now on,
     `touched` events with a delivery that settled,
     `requeued` agents with deliveries that are pending again, `stopped` deliveries that must not go on.
     """
 
-    __slots__ = ("count", "fresh", "requeued", "settled", "stopped", "touched", "turns", "waiting")
+    __slots__ = ("begun", "count", "fresh", "requeued", "settled", "stopped", "touched", "turns", "waiting")
 
     def __init__(self) -> None:
         self.fresh: list[tuple[str, int]] = []
+        self.begun: set[str] = set()
         self.turns: list[tuple[Any, ...]] = []
         self.settled: list[EventRow] = []
         self.waiting: list[EventRow] = []
@@ -205,7 +207,10 @@ def receipt(event_id: str, status: EventStatus | None, error: str | bytes | None
 
 @frozen
 class Arrival:
-    """An event as it is accepted; `expires` is when its key may come again, None: never."""
+    """An event as it is accepted; `expires` is when its key may come again, None: never.
+
+    Its delivery starts with it when it `begins`: a place is kept for it.
+    """
 
     event: Event
     data: str
@@ -217,6 +222,7 @@ class Arrival:
     outcome: Outcome | None
     dead: str | bytes | None
     now: float
+    begins: bool = False
 
 
 def _text(value: str | bytes | None) -> str | None:

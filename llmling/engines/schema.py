@@ -9,7 +9,7 @@ from typing import Any
 
 from llmling.errors import EngineError
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x4C4C6D6C
 BUSY_TIMEOUT_MS = 10_000
 _BUSY_AGAIN_S = 0.01
@@ -60,6 +60,10 @@ create view delivery_record as
 create trigger delivery_queued after insert on delivery when new.status = 'pending' begin
     insert into inbox(agent, pending) values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
 end;
+create trigger delivery_born after insert on delivery when new.status = 'running' begin
+    insert into inbox(agent, pending, running) values (new.agent, 0, 1) on conflict (agent) do update set
+        running = running + 1;
+end;
 create trigger delivery_requeued after update of status on delivery
 when new.status = 'pending' and old.status != 'pending' begin
     insert into inbox(agent, pending) values (new.agent, 1) on conflict (agent) do update set
@@ -102,6 +106,7 @@ alter table inbox add column running integer not null default 0;
 update inbox set running =
     (select count(*) from delivery where delivery.agent = inbox.agent and delivery.status = 'running');
 """,
+    2: "",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from llmling.engines import records
@@ -13,7 +13,7 @@ from llmling.protocols import Again, Dead, Delivery, Done, EventStatus, Settleme
 
 @frozen
 class Verdict:
-    """How a delivery ends or goes on, as it is written down."""
+    """How a delivery ends or goes on, as it is written down; `follows` are its successors as they will run."""
 
     status: EventStatus
     content: str | bytes | None = None
@@ -24,16 +24,18 @@ class Verdict:
     wait_s: float = 0.0
     not_before: float = 0.0
     successors: Sequence[NewDelivery] = ()
+    follows: Sequence[Delivery] = ()
 
 
 @frozen
 class Ending:
-    """How a delivery ended at a time, in its so many-th try."""
+    """How a delivery ended at a time, in its so many-th try; of what follows, `begins` are those that start with it."""
 
     delivery: Delivery
     attempt: int
     verdict: Verdict
     now: float
+    begins: Collection[str] = ()
 
 
 def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdict:
@@ -42,7 +44,9 @@ def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdic
         case Done(content, successors, usage, cost_usd, model):
             new = [records.new_delivery(delivery) for delivery in successors]
             spent = records.encode(usage.to_dict()) if usage.requests else None
-            return Verdict("done", records.stored(content), None, spent, cost_usd, model, successors=new)
+            return Verdict(
+                "done", records.stored(content), None, spent, cost_usd, model, successors=new, follows=successors
+            )
         case Again(reason, after_s, cost_usd) if attempt < most:
             return Verdict("pending", None, records.stored(reason), None, cost_usd, "", after_s, now + after_s)
         case Again(reason, _, cost_usd) | Dead(reason, cost_usd):

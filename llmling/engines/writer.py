@@ -58,6 +58,7 @@ class _Job:
     run: Callable[[sqlite3.Connection], Any]
     patient: bool
     committed: Callable[[Any], None] | None
+    failed: Callable[[], None] | None
     future: asyncio.Future[Any] | None
 
 
@@ -70,8 +71,8 @@ class Writer:
     """Runs operations on its own connection in its own thread, up to 256 in one transaction.
 
     An operation is a function of the connection. It may run more than once (its transaction failed), so it must
-    change nothing but the database; what has to happen after the commit is its `committed` callback, which is
-    called on the loop even when nobody waits any more.
+    change nothing but the database; what has to happen after the commit is its `committed` callback, or `failed` when
+    there will be none; one of them is called on the loop even when nobody waits any more.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Writer:
         *,
         patient: bool = False,
         committed: Callable[[T], None] | None = None,
+        failed: Callable[[], None] | None = None,
     ) -> asyncio.Future[T]:
         """Queue an operation; the future has its result once it is committed.
 
@@ -123,7 +125,7 @@ class Writer:
             NotWritable: From the future: the store cannot be written and `patient` is not set.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._put(_Job(run, patient, committed, future))
+        self._put(_Job(run, patient, committed, failed, future))
         return future
 
     def post(self, run: Callable[[sqlite3.Connection], T], *, committed: Callable[[T], None] | None = None) -> None:
@@ -132,7 +134,7 @@ class Writer:
         Raises:
             EngineError: The engine is closed.
         """
-        self._put(_Job(run, patient=True, committed=committed, future=None))
+        self._put(_Job(run, patient=True, committed=committed, failed=None, future=None))
 
     async def close(self, give_up_s: float) -> None:
         """Commit what is queued and end the thread; a store that cannot be written is tried for `give_up_s`."""
@@ -261,7 +263,9 @@ class Writer:
 
     def _deliver(self, outcomes: list[_Outcome]) -> None:
         for job, result, error in outcomes:
-            if error is None and job.committed is not None:
+            if error is not None and job.failed is not None:
+                job.failed()
+            elif error is None and job.committed is not None:
                 try:
                     job.committed(result)
                 except Exception:

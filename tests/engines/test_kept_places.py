@@ -1,0 +1,120 @@
+"""A delivery that may start at once starts with the commit that writes it, in a place kept for it until then."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from engine_world import Gate, World, to, until
+
+from llmling.errors import Full
+from llmling.protocols import Done, Policy, Settlement, Work
+
+
+@asynccontextmanager
+async def serving(folder: Path, *, places: int, pool: int = 100) -> AsyncGenerator[tuple[World, Gate]]:
+    world = World("sqlite", folder)
+    gate = Gate()
+    world.answers["a"] = gate
+    await world.engine.open()
+    try:
+        await world.start({"a": Policy(concurrency=places), "b": Policy()}, concurrency=pool)
+        yield world, gate
+    finally:
+        await world.engine.stop(0)
+
+
+def written(folder: Path) -> list[tuple[str, int]]:
+    """Return status and tries of all deliveries, as they are in the file."""
+    with closing(sqlite3.connect(folder / "state" / "pool.db")) as connection:
+        return connection.execute("select status, attempts from delivery order by seq").fetchall()
+
+
+async def filled(gate: Gate, world: World, places: int) -> None:
+    """Return when as many run as may."""
+    for _ in range(places - len(gate.inside)):
+        await world.accept()
+    await until(lambda: len(gate.inside) == places)
+
+
+async def test_what_may_start_at_once_is_running_with_its_event(tmp_path: Path) -> None:
+    async with serving(tmp_path, places=1) as (world, gate):
+        # Until the start has looked at the disk, something older may be there.
+        await world.finished((await world.accept("b")).event_id)
+        first = await world.accept()
+        assert written(tmp_path)[1:] == [("running", 1)]
+        assert (await world.record(first.event_id)).status == "running"
+        second = await world.accept()
+        assert written(tmp_path)[1:] == [("running", 1), ("pending", 0)]
+        gate.open.set()
+        records = [await world.finished(receipt.event_id) for receipt in (first, second)]
+        assert [(record.status, record.attempts) for record in records] == [("done", 1), ("done", 1)]
+        assert world.started[1:] == [(f"{record.id}/a", 1) for record in records]
+
+
+async def test_a_place_kept_for_an_event_that_is_known_is_given_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, places=2) as (world, gate):
+        await world.finished((await world.accept("b")).event_id)
+        one, other = await asyncio.gather(world.accept(key="k"), world.accept(key="k"))
+        assert one.event_id == other.event_id
+        assert (one.new, other.new) == (True, False)
+        await filled(gate, world, 2)
+        gate.open.set()
+        await until(lambda: len(world.settled) == 3)
+
+
+async def test_a_place_kept_for_an_event_that_cannot_be_written_is_given_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, places=1) as (world, gate):
+        await world.finished((await world.accept("b")).event_id)
+        path = tmp_path / "state" / "pool.db"
+        path.rename(path.with_suffix(".away"))
+        with pytest.raises(Full, match="engine not writable"):
+            await world.accept()
+        given_up = asyncio.create_task(world.accept())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        path.with_suffix(".away").rename(path)
+        await filled(gate, world, 1)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 100])
+async def test_what_follows_starts_with_the_end_before_it(tmp_path: Path, pool: int) -> None:
+    async def on(work: Work) -> Settlement:
+        return Done("on", to(work, "b", "c"))
+
+    async with serving(tmp_path, places=1, pool=pool) as (world, gate):
+        gate.open.set()
+        world.answers["a"] = on
+        receipts = [await world.accept() for _ in range(5)]
+        for receipt in receipts:
+            record = await world.finished(receipt.event_id)
+            # There is no agent "c".
+            assert [(each.agent, each.status) for each in record.deliveries] == [
+                ("a", "done"), ("b", "done"), ("c", "dead"),
+            ]  # fmt: skip
+            assert [each.attempts for each in record.deliveries] == [1, 1, 0]
+        assert len(world.started) == 10
+        world.answers["a"] = gate
+        gate.open.clear()
+        await filled(gate, world, 1)
+
+
+async def test_what_was_to_start_when_the_engine_stops_runs_after_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, places=1) as (world, gate):
+        gate.open.set()
+        await world.finished((await world.accept("b")).event_id)
+        accepting = asyncio.create_task(world.accept())
+        await asyncio.sleep(0)
+        await world.engine.stop(0)
+        event_id = (await accepting).event_id
+        assert written(tmp_path)[1:] == [("pending", 0)]
+    async with serving(tmp_path, places=1) as (world, gate):
+        gate.open.set()
+        record = await world.finished(event_id)
+        assert (record.status, record.attempts) == ("done", 1)
