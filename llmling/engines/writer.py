@@ -68,7 +68,7 @@ _Outcome: TypeAlias = tuple[_Job, Any, BaseException | None]
 
 
 class Writer:
-    """Runs operations on its own connection in its own thread, up to 256 in one transaction.
+    """Runs operations on its own connection in its own thread, what has queued up meanwhile in one transaction.
 
     An operation is a function of the connection. It may run more than once (its transaction failed), so it must
     change nothing but the database; what has to happen after the commit is its `committed` callback, or `failed` when
@@ -86,7 +86,8 @@ class Writer:
         self._connect = connect
         self._place = place
         self._foreign = foreign
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._fresh: list[_Job] = []
         self._thread: threading.Thread | None = None
         self._closed = False
         self._give_up_s = 0.0
@@ -142,6 +143,7 @@ class Writer:
             return
         self._closed = True
         self._give_up_s = time.monotonic() + give_up_s
+        self._hand_over()
         self._queue.put(None)
         await self._ended.wait()
         # The thread has nothing left to do but to return.
@@ -150,7 +152,15 @@ class Writer:
     def _put(self, job: _Job) -> None:
         if self._closed or self._thread is None:
             raise EngineError("the engine is stopped")
-        self._queue.put(job)
+        if not self._fresh:
+            # Once for all of this turn of the loop: each time may wake the thread, which then wants what the loop has.
+            self._loop.call_soon(self._hand_over)
+        self._fresh.append(job)
+
+    def _hand_over(self) -> None:
+        if self._fresh:
+            jobs, self._fresh = self._fresh, []
+            self._queue.put(jobs)
 
     # --- in the thread -----------------------------------------------------------------------------------------------
 
@@ -201,12 +211,12 @@ class Writer:
         else:
             wait_s = WATCH_S if self._foreign else None
         try:
-            job = self._queue.get(timeout=wait_s) if wait_s != 0.0 else self._queue.get_nowait()
-            while job is not None:
-                jobs.append(job)
+            found = self._queue.get(timeout=wait_s) if wait_s != 0.0 else self._queue.get_nowait()
+            while found is not None:
+                jobs += found
                 if len(jobs) >= BATCH:
                     return jobs, False
-                job = self._queue.get_nowait()
+                found = self._queue.get_nowait()
         except queue.Empty:
             return jobs, False
         return jobs, True
