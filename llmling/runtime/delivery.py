@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -76,7 +75,7 @@ class Deliveries:
         if node is None:
             return Dead(gone(work.delivery.agent))
         asked = AskedJournal(work.journal)
-        work = replace(work, journal=asked)
+        work = Work(work.delivery, work.event, work.attempt, asked)
         context = RunContext(work.event, work.journal, key=work.delivery.id)
         try:
             result = await node.answer(work.delivery.message, context)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, Self, TypeAlias
 
@@ -250,14 +250,22 @@ def place_of(span: OpenSpan | Place) -> Place:
     return span.place if isinstance(span, OpenSpan) else span
 
 
-@contextmanager
-def below(place: Place | None) -> Generator[None]:
+def below(place: Place | None) -> AbstractContextManager[None]:
     """Make a place the parent of what starts inside; None: nothing is, whatever surrounds this code."""
-    token = _current.set(place)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    return _Below(place)
+
+
+class _Below(AbstractContextManager[None]):
+    __slots__ = ("_place", "_token")
+
+    def __init__(self, place: Place | None) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._place)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def _error_type(error: BaseException | str) -> str:
