@@ -87,6 +87,9 @@ class Agent(Member, Generic[TDeps]):
         >>> result = await agent.run("Greet Ada.")
     """
 
+    _told: Any = None
+    """Instructions that its config has not taken in yet."""
+
     def __init__(
         self,
         name: str | Path = "agent",
@@ -114,7 +117,7 @@ class Agent(Member, Generic[TDeps]):
         else:
             if not isinstance(instructions, str | Sequence | Mapping):
                 prompt, instructions = instructions, ()
-            config = _config(options, instructions)
+            config, self._told = _config(options, instructions)
             name = str(name)
             services = Services(approve=approve, person=person, agent=name)
         self._set_up(
@@ -123,7 +126,7 @@ class Agent(Member, Generic[TDeps]):
             services,
             model=model,
             tools=tools,
-            prompt=prompt,
+            prompt=self._told if prompt is None else prompt,
             output=output,
             hooks=hooks,
             parallel_init=parallel_init,
@@ -148,14 +151,14 @@ class Agent(Member, Generic[TDeps]):
         *,
         model: Any,
         tools: Sequence[Any] = (),
-        prompt: Instructions | None = None,
+        prompt: Any = None,
         output: Any = None,
         hooks: Sequence[Any] = (),
         parallel_init: bool,
         store: Store | None = None,
     ) -> None:
         super().__init__(name, description=config.description, concurrency=config.concurrency, inbox=config.inbox)
-        self.config = config
+        self._said = config
         model = model_config(config.model if model is None else model)
         if isinstance(model, HumanModelConfig):
             _refuse_for_people(name, config, tools)
@@ -174,6 +177,11 @@ class Agent(Member, Generic[TDeps]):
         self._bounds = services.bounds
 
     # What mistakes cannot be in is made when it is first needed: a thousand agents may be built and few of them run.
+
+    @functools.cached_property
+    def config(self) -> AgentConfig:
+        """What a manifest would say of it, without what only Python can give."""
+        return self._said if self._told is None else self._said.model_copy(update={"instructions": self._told})
 
     @functools.cached_property
     def memory(self) -> Facts:
@@ -344,8 +352,8 @@ class Agent(Member, Generic[TDeps]):
         await self._background.stop()
 
 
-def _config(options: AgentOptions, instructions: str | Sequence[str] | Mapping[str, Any]) -> AgentConfig:
-    """Return the config of an agent built in Python.
+def _config(options: AgentOptions, instructions: str | Sequence[str] | Mapping[str, Any]) -> tuple[AgentConfig, Any]:
+    """Return the config of an agent built in Python and, unless they are in it already, its instructions.
 
     Raises:
         TypeError: There is no such option.
@@ -355,10 +363,10 @@ def _config(options: AgentOptions, instructions: str | Sequence[str] | Mapping[s
     written = instructions if isinstance(instructions, str | Mapping) else list(instructions)
     data = {**options, **({"instructions": written} if written else {})}
     try:
-        if options or not written:
-            return AgentConfig.model_validate(data)
+        if options:
+            return AgentConfig.model_validate(data), None
         # Most say nothing else; then thirty defaults need not be made and checked anew.
-        return _NOTHING_SAID.model_copy(update={"instructions": _instructions.validate_python(written)})
+        return _NOTHING_SAID, _instructions.validate_python(written) if written else None
     except ValidationError:
         # The loader says the same better; it is slower, so it is only asked about mistakes.
         manifests.load({"agents": {"agent": data}})

@@ -19,7 +19,7 @@ from llmling.manifest.agents import AgentConfig
 from llmling.manifest.models import ModelConfig
 from llmling.masking import masked
 from llmling.messages import Message, TextPart
-from llmling.protocols import KnowledgeSource, Model, Prompt, Tool, ToolProvider
+from llmling.protocols import KnowledgeSource, Model, Tool, ToolProvider
 from llmling.runtime.context import RunContext
 from llmling.runtime.instructions import PlainInstructions, as_prompt
 from llmling.runtime.lifespan import Lifespans, reason
@@ -61,11 +61,10 @@ class Parts:
         *,
         model: Any = None,
         tools: Sequence[Any] = (),
-        prompt: Prompt | None = None,
+        prompt: Any = None,
         parallel: bool = True,
     ) -> None:
         self._agent = agent
-        self._config = config
         self._parallel = parallel
         self.model_config = model_config(config.model if model is None else model)
         self.model = live_model(self.model_config, services, agent)

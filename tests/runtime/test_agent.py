@@ -53,6 +53,13 @@ async def test_instructions_and_prompt_reach_the_model() -> None:
     assert result.latency_s >= 0
 
 
+def test_the_config_of_each_agent_holds_its_own_instructions() -> None:
+    told, other = Agent(model="demo", instructions="Greet."), Agent(model="demo", instructions=["Be {{ agent }}."])
+    assert (told.config.instructions, other.config.instructions) == ("Greet.", ["Be {{ agent }}."])
+    assert told.config.model_fields_set == {"instructions"}
+    assert Agent(model="demo").config.instructions == []
+
+
 async def test_tools_sync_and_async_run_in_parallel_and_see_the_context() -> None:
     who: contextvars.ContextVar[str] = contextvars.ContextVar("who")
     both = threading.Barrier(2, timeout=10)
