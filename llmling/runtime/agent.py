@@ -43,6 +43,7 @@ from llmling.runtime.team import Member
 TDeps = TypeVar("TDeps", default=None)
 _instructions: TypeAdapter[Any] = TypeAdapter(InstructionsConfig)
 _NOTHING_SAID = AgentConfig()
+_WRITTEN = (str, Sequence, Mapping)
 
 
 class AgentOptions(Attending, total=False):
@@ -103,9 +104,11 @@ class Agent(Member, Generic[TDeps]):
         **options: Unpack[AgentArguments],
     ) -> None:
         self._manifest: Manifest | None = None
-        check_attending(options)
-        approve, person = options.pop("approve", None), options.pop("ask", None)
-        store = options.pop("store", None)
+        approve = person = store = None
+        if options:
+            check_attending(options)
+            approve, person = options.pop("approve", None), options.pop("ask", None)
+            store = options.pop("store", None)
         prompt: Instructions | None = None
         if _is_file(name):
             self._manifest = manifests.load_agent(name)
@@ -115,7 +118,7 @@ class Agent(Member, Generic[TDeps]):
             if store is None and not self._manifest.triggered:
                 store = self._manifest.engine
         else:
-            if not isinstance(instructions, str | Sequence | Mapping):
+            if not isinstance(instructions, _WRITTEN):
                 prompt, instructions = instructions, ()
             config, self._told = _config(options, instructions)
             name = str(name)

@@ -31,6 +31,7 @@ from llmling.runtime.toolbox import Toolbox
 RETRY_KNOWLEDGE_S = 30.0
 logger = logging.getLogger("llmling")
 _model_config: TypeAdapter[Any] = TypeAdapter(ModelConfig)
+_ONLY_TEXT = frozenset({str})
 
 
 @runtime_checkable
@@ -59,15 +60,15 @@ class Parts:
         config: AgentConfig,
         services: Services,
         *,
-        model: Any = None,
+        model: Any,
         tools: Sequence[Any] = (),
         prompt: Any = None,
         parallel: bool = True,
     ) -> None:
         self._agent = agent
         self._parallel = parallel
-        self.model_config = model_config(config.model if model is None else model)
-        self.model = live_model(self.model_config, services, agent)
+        self.model_config = model
+        self.model = live_model(model, services if services.agent == agent else replace(services, agent=agent))
         self._toolbox = Toolbox(agent, config.tools, services, tools)
         self.providers: list[ToolProvider] = []
         self._own: dict[str, ToolProvider] = {}
@@ -277,9 +278,8 @@ def model_config(model: Any) -> Any:
     kind = cast("object", model).__class__
     if kind is str:
         return _config_of(cast("str", model))
-    items = tuple(cast("Mapping[Any, Any]", model).items()) if kind is dict else ()
-    if items and all(type(value) is str for _, value in items):
-        return _config_of(items)
+    if kind is dict and _ONLY_TEXT.issuperset(map(type, cast("Mapping[Any, Any]", model).values())):
+        return _config_of(tuple(cast("Mapping[Any, Any]", model).items()))
     return _model_config.validate_python(model)
 
 
@@ -288,11 +288,11 @@ def _config_of(said: str | tuple[tuple[Any, str], ...]) -> Any:
     return _model_config.validate_python(said if isinstance(said, str) else dict(said))
 
 
-def live_model(model: Any, services: Services, agent: str | None = None) -> Model:
-    """Return a model as it is, and a config or what a manifest says of one turned into it; `agent` asks it."""
+def live_model(model: Any, services: Services) -> Model:
+    """Return a model as it is, and a config or what a manifest says of one turned into it."""
     model = model_config(model)
     if isinstance(model, BaseModel):
-        return (services if agent in {None, services.agent} else replace(services, agent=agent)).model(model)
+        return services.model(model)
     if not isinstance(model, Model):
         kind = type(cast("object", model)).__name__
         raise TypeError(f"the model should be a name, a mapping or a `Model`, not {kind}")

@@ -203,13 +203,15 @@ def given_store(store: Any, folder: Path) -> Store | None:
         ManifestError: It is not as `engine` has to be.
         TypeError: It is nothing of the kind.
     """
+    if store is None:
+        return None
     if isinstance(store, str | Path):
         store = {"type": "sqlite", "path": str(store)}
     if isinstance(store, Mapping):
         store = manifests.load({"engine": dict(cast("Mapping[str, Any]", store)), "agents": {}}).engine
     if isinstance(store, BaseModel):
         return StoreOnDemand(functools.partial(plugins.create, "engines", store, folder))
-    if store is not None and not isinstance(store, Store):
+    if not isinstance(store, Store):
         kind = type(store).__name__
         raise TypeError(f"`store` should be a file, a mapping as `engine` has it, or a `Store`, not {kind}")
     return store
