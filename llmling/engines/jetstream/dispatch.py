@@ -63,7 +63,7 @@ class Dispatcher:
         self._held: dict[str, Ticket] = {}
         self._handlers: set[asyncio.Task[None]] = set()
         self._leases = Leases(archive.book.link, lease_s, tasks, self._held)
-        self._owners = Owners(archive.book.link, hearing, lease_s)
+        self._owners = Owners(archive.book.link, hearing, hosts, lease_s)
         self._settler = settler
         self._stopping = False
         self._cutting = False
@@ -94,6 +94,7 @@ class Dispatcher:
             await lane.open()
         self._tasks.spawn(self._leases.run(), name="leases")
         self._tasks.spawn(self._ask(), name="questions to the queue")
+        self._tasks.spawn(self._owners.run(), name="roll of processes")
         self._tasks.spawn(Ghosts(book, self._lease_s).run(self._served), name="ghosts of the queue")
         self._tasks.spawn(Strays(book, self._lease_s).run(self._served), name="strays of the queue")
 

@@ -20,11 +20,11 @@ from llmling.runtime.clock import Clock
 log = logging.getLogger("llmling.engine")
 _HOUR_S = 3600
 _AGAIN_S = 1.0
-_AGAIN_LATER_S, _LOOKS = 30.0, 2
+_LOOKS_AFTER_S = (5.0, 30.0, 30.0)
 
 
 class Upkeep:
-    """Looks at all events at the start, after NATS was away and twice in the minute after that, and once an hour."""
+    """Looks at all events at the start, once an hour, when NATS is back and three times in the minute after that."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Upkeep:
         self._clock = clock
         self._keep_s = keep_s
         self._wanted = asyncio.Event()
-        self._again = 0
+        self._pauses_s: list[float] = []
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -62,7 +62,7 @@ class Upkeep:
             await self._pause()
 
     def _returned(self) -> None:
-        self._again = _LOOKS
+        self._pauses_s = list(_LOOKS_AFTER_S)
         self._wanted.set()
 
     def look_soon(self) -> None:
@@ -72,8 +72,7 @@ class Upkeep:
     async def _pause(self) -> None:
         # A server that was killed may have lost the last tickets it took, and what is still running then acknowledges
         # by numbers that others have now: whose ticket is gone shows only after a while.
-        pause_s = _AGAIN_LATER_S if self._again else _HOUR_S
-        self._again = max(0, self._again - 1)
+        pause_s = self._pauses_s.pop(0) if self._pauses_s else _HOUR_S
         waits = {asyncio.create_task(self._wanted.wait()), asyncio.create_task(self._clock.sleep(pause_s))}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
