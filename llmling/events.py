@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import json
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from json.encoder import encode_basestring
 from typing import Any, cast
 
+from llmling.encoding import encoder
 from llmling.frozen import frozen
 from llmling.messages import Message
 from llmling.templates import template
@@ -148,11 +149,13 @@ def _default_prompt(event: Event) -> str:
     return laid_out(data)
 
 
-_flat = json.JSONEncoder(ensure_ascii=False).encode
+_flat = encoder(ascii_only=False)
 
 
 def laid_out(value: Any, margin: str = "\n") -> str:
     """Return JSON with an indent of two; the standard library takes five times as long for it."""
+    if type(value) is str:
+        return encode_basestring(value)
     inner = margin + "  "
     if value and isinstance(value, dict):
         pairs = cast("dict[Any, Any]", value).items()
@@ -166,4 +169,6 @@ def laid_out(value: Any, margin: str = "\n") -> str:
 
 def _name(key: Any) -> str:
     # JSON knows names only: a number becomes one, as the standard library writes it.
-    return _flat(key) if isinstance(key, str) else _flat({key: None}).removeprefix("{").removesuffix(": null}")
+    return (
+        encode_basestring(key) if isinstance(key, str) else _flat({key: None}).removeprefix("{").removesuffix(": null}")
+    )

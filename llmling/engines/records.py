@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from llmling.encoding import encoder
 from llmling.events import Event
 from llmling.frozen import frozen
 from llmling.messages import Message
@@ -15,20 +15,7 @@ from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus
 EventRow: TypeAlias = tuple[Any, ...]
 
 
-def _encoder() -> Callable[[Any], str]:
-    encoder = json.JSONEncoder(separators=(",", ":"))
-    # Python's own encoder makes one of these for each value, which takes longer than most values do.
-    make: Any = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return encoder.encode
-    pieces = make(
-        markers=None, default=encoder.default, encoder=json.encoder.encode_basestring_ascii, indent=None,
-        key_separator=":", item_separator=",", sort_keys=False, skipkeys=False, allow_nan=True,
-    )  # fmt: skip
-    return lambda value: "".join(pieces(value, 0))
-
-
-_encode = _encoder()
+_encode = encoder(ascii_only=True, item=",", key=":")
 
 
 @frozen
