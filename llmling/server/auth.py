@@ -37,13 +37,14 @@ class Verified:
     signed_material_hash: str | None = None
 
 
-_OPEN = Verified(ok=True)
+OPEN = Verified(ok=True)
+"""The verdict where everybody may post."""
 
 
 def verify(auth: AuthConfig, headers: Mapping[str, str], body: bytes, now: float) -> Verified:
     """Judge one request; `headers` ignore case, `body` is exactly what came, `now` is Unix seconds."""
     if auth.type == "none":
-        return _OPEN
+        return OPEN
     match auth:
         case HmacAuth():
             return _hex_hmac(auth.secret.get_secret_value(), auth.header, headers, body, prefix_needed=False)

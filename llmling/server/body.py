@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from functools import lru_cache
 from typing import Any
 
 from aiohttp import StreamReader, web
+from aiohttp.helpers import parse_content_type
 
 from llmling.server.reply import Refused
 
@@ -24,19 +26,28 @@ def is_json(content_type: str) -> bool:
     return content_type == "application/json" or content_type.endswith("+json")
 
 
-def check_media_type(request: web.BaseRequest) -> None:
-    """Refuse with 415 what is neither JSON nor text, and any compressed body."""
-    coding = request.headers.get("Content-Encoding", "").strip().lower()
-    if coding not in {"", "identity"}:
+def check_media_type(request: web.BaseRequest) -> tuple[str, str | None]:
+    """Return type and charset; refuse with 415 what is neither JSON nor text, and any compressed body."""
+    headers = request.headers
+    coding = headers.get("Content-Encoding")
+    if coding is not None and coding.strip().lower() not in {"", "identity"}:
         raise Refused(415, "send the body uncompressed, without Content-Encoding")
-    content_type = request.content_type
+    written = headers.get("Content-Type")
+    if written is None:
+        raise Refused(415, "the body has no type; send Content-Type: application/json")
+    return _media_type(written)
+
+
+@lru_cache(64)
+def _media_type(written: str) -> tuple[str, str | None]:
+    content_type, parameters = parse_content_type(written)
     if not (is_json(content_type) or content_type.startswith("text/")):
-        if "Content-Type" not in request.headers:
-            raise Refused(415, "the body has no type; send Content-Type: application/json")
         what = "form bodies are not taken" if content_type in _FORMS else "this type of body is not taken"
         raise Refused(415, f"{what}; send Content-Type: application/json (or text/plain)")
-    if (request.charset or "utf-8").lower() not in _CHARSETS:
+    charset = parameters.get("charset")
+    if (charset or "utf-8").lower() not in _CHARSETS:
         raise Refused(415, "unknown charset; send the body as UTF-8")
+    return content_type, charset
 
 
 async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: float, key: str | None = None) -> bytes:

@@ -76,6 +76,11 @@ class Connection(web.RequestHandler):
         elif self._head_timer is None and self._waiter is not None and not self._waiter.done():
             self._await_head()
 
+    def resume_reading(self, *args: Any, **kw: Any) -> None:
+        """Read on after a pause; there was none around the usual small body, of which nothing is left to parse."""
+        if self._reading_paused:
+            super().resume_reading(*args, **kw)
+
     def linger_briefly(self) -> None:
         """Close soon after the current answer: a reset at once could overtake it on the way to the peer."""
         self._lingering_time = min(_BRIEFLY_S, self._lingering_time)

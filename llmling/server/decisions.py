@@ -57,11 +57,11 @@ class Decisions:
 async def _body(request: web.BaseRequest) -> Mapping[str, Any]:
     if not request.body_exists:
         return {}
-    check_media_type(request)
+    content_type, charset = check_media_type(request)
     raw = await read_body(request, max_bytes=MAX_BODY_BYTES, timeout_s=_BODY_S)
     if not raw:
         return {}
-    body = parse(raw, request.content_type, request.charset)
+    body = parse(raw, content_type, charset)
     if not isinstance(body, dict):
         raise Refused(400, "send a JSON object, with Content-Type: application/json")
     return cast("Mapping[str, Any]", body)

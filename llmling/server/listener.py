@@ -21,7 +21,8 @@ from llmling.server.reply import JsonReply, Refused, json_reply, retry_after
 
 _log = logging.getLogger(__name__)
 
-Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Answer: TypeAlias = web.StreamResponse | JsonReply
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[Answer]]
 
 DRAIN_RETRY_S = 10.0
 CHANGE_RETRY_S = 1.0
@@ -186,7 +187,7 @@ class Listeners:
         self._open[host, listener.port] = listener
         return listener.port
 
-    async def _dispatch(self, routes: Routes, request: web.BaseRequest) -> web.StreamResponse:
+    async def _dispatch(self, routes: Routes, request: web.BaseRequest) -> Answer:
         """Answer one request; the border where a fault of a handler becomes a 500 without its text."""
         try:
             response = await _find(routes, request)(request)

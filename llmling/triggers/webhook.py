@@ -20,9 +20,9 @@ from llmling.manifest.triggers import (
 )
 from llmling.protocols import Emit, EventRecord, EventStatus, Receipt
 from llmling.runtime.services import Services
-from llmling.server.auth import Verified, challenge, foreign_page, verify
+from llmling.server.auth import OPEN, Verified, challenge, foreign_page, verify
 from llmling.server.body import check_media_type, is_json, parse, read_body
-from llmling.server.listener import DRAIN_RETRY_S, url_host
+from llmling.server.listener import DRAIN_RETRY_S, Answer, url_host
 from llmling.server.rate import TokenBucket
 from llmling.server.reply import JsonReply, Refused, retry_after
 
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 _SECRET_WORDS = ("auth", "cookie", "credential", "key", "password", "secret", "session", "signature", "token")
 _ENGINE_RETRY_S = 5.0
 _LONGEST_ID = 200
+_USUAL_ID_HEADERS = ("webhook-id", "x-github-delivery", "idempotency-key")
+_ID_HEADERS = {"stripe": (), "standard": (), "github": ("x-github-delivery", "webhook-id", "idempotency-key")}
 # Above this size parsing would hold up the loop for more than a few milliseconds.
 _PARSE_IN_THREAD_BYTES = 262_144
 
@@ -85,14 +87,14 @@ class WebhookTrigger:
     def settled(self, event: Event, status: EventStatus, error: str | None) -> None:
         """Do nothing: the sender was answered when its event was committed, or waits by itself."""
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest) -> Answer:
         config = self._config
-        check_media_type(request)
+        content_type, charset = check_media_type(request)
         body = await read_body(
             request, max_bytes=config.max_body_bytes, timeout_s=self._body_timeout_s, key="max_body_bytes"
         )
         verified = self._authenticated(request, body)
-        data = await self._value(request, body)
+        data = await self._value(body, content_type, charset)
         key = delivery_key(config.auth, request.headers, data, verified)
         if key is not None and (receipt := await self._known(key)) is not None:
             return await self._again(receipt)
@@ -111,18 +113,22 @@ class WebhookTrigger:
 
     def _authenticated(self, request: web.BaseRequest, body: bytes) -> Verified:
         auth = self._config.auth
+        if auth.type == "none":
+            if self._config.host in LOOPBACK and foreign_page(request.headers):
+                raise Refused(401, "web pages of other sites may not post here; add `auth:` to the trigger")
+            return OPEN
         verified = verify(auth, request.headers, body, self._services.clock.now().timestamp())
         if not verified.ok:
             raise Refused(401, verified.reason, headers=challenge(auth))
-        if auth.type == "none" and self._config.host in LOOPBACK and foreign_page(request.headers):
-            raise Refused(401, "web pages of other sites may not post here; add `auth:` to the trigger")
         return verified
 
-    async def _value(self, request: web.BaseRequest, body: bytes) -> Any:
-        arguments = body, request.content_type, request.charset
-        data = parse(*arguments) if len(body) <= _PARSE_IN_THREAD_BYTES else await asyncio.to_thread(parse, *arguments)
+    async def _value(self, body: bytes, content_type: str, charset: str | None) -> Any:
+        if len(body) <= _PARSE_IN_THREAD_BYTES:
+            data = parse(body, content_type, charset)
+        else:
+            data = await asyncio.to_thread(parse, body, content_type, charset)
         if self._config.prompt is None and isinstance(data, str) and not data.strip():
-            what = "text is empty" if is_json(request.content_type) else "body is empty"
+            what = "text is empty" if is_json(content_type) else "body is empty"
             raise Refused(400, f"the {what}; send what the agent should read, or give the trigger a `prompt:`")
         return data
 
@@ -158,10 +164,10 @@ class WebhookTrigger:
             _log.error("trigger %r: %s", self.name, error)
             raise _not_writable() from None
 
-    def _accepted(self, event_id: str, status: int = 202) -> web.StreamResponse:
+    def _accepted(self, event_id: str, status: int = 202) -> Answer:
         return JsonReply(status, {"event_id": event_id, "status_url": self._services.status_url(event_id)})
 
-    async def _again(self, receipt: Receipt) -> web.StreamResponse:
+    async def _again(self, receipt: Receipt) -> Answer:
         """Answer a known delivery: 200 with the first event's id and, with `reply: result`, what came of it."""
         if self._config.reply == "result" and self._services.engine is not None:
             record = await self._services.engine.inspect(receipt.event_id)
@@ -169,7 +175,7 @@ class WebhookTrigger:
                 return JsonReply(200, {"event_id": receipt.event_id, **outcome})
         return self._accepted(receipt.event_id, 200)
 
-    async def _result(self, receipt: Receipt) -> web.StreamResponse:
+    async def _result(self, receipt: Receipt) -> Answer:
         """Wait for the triggered agent, not for those behind it."""
         if receipt.status == "dead":
             return JsonReply(502, {"event_id": receipt.event_id, "error": receipt.error or "the event is dead"})
@@ -190,19 +196,23 @@ def delivery_key(auth: AuthConfig, headers: Mapping[str, str], data: Any, verifi
 
     An id the signature covers beats one anybody on the way could change.
     """
-    candidates: list[tuple[str, Any]] = [("webhook-id", verified.delivery_id)]
+    if (key := _key("webhook-id", verified.delivery_id)) is not None:
+        return key
     if auth.type == "stripe":
-        candidates.append(("stripe", cast("dict[str, Any]", data).get("id") if isinstance(data, dict) else None))
-    elif auth.type != "standard":
-        names = ["webhook-id", "X-GitHub-Delivery", "Idempotency-Key"]
-        if auth.type == "github":
-            names = ["X-GitHub-Delivery", *names]
-        candidates += [(name.lower(), headers.get(name)) for name in names]
-    for kind, value in candidates:
-        if isinstance(value, str) and value.strip():
-            text = _clean(value.strip())
-            return f"{kind}:{text if len(text) <= _LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()}"
+        own = cast("dict[str, Any]", data).get("id") if isinstance(data, dict) else None
+        if (key := _key("stripe", own)) is not None:
+            return key
+    for name in _ID_HEADERS.get(auth.type, _USUAL_ID_HEADERS):
+        if (key := _key(name, headers.get(name))) is not None:
+            return key
     return verified.signed_material_hash and f"signed:{verified.signed_material_hash}"
+
+
+def _key(kind: str, value: Any) -> str | None:
+    if not isinstance(value, str) or not value.strip():
+        return None
+    text = _clean(value.strip())
+    return f"{kind}:{text if len(text) <= _LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def safe_headers(headers: Mapping[str, str], auth: AuthConfig) -> dict[str, str]:
@@ -213,7 +223,8 @@ def safe_headers(headers: Mapping[str, str], auth: AuthConfig) -> dict[str, str]
         lower = _harmless(name)
         if lower is None or lower == own:
             continue
-        kept[lower] = f"{kept[lower]}, {_clean(value)}" if lower in kept else _clean(value)
+        text = value if value.isascii() else _clean(value)
+        kept[lower] = f"{kept[lower]}, {text}" if lower in kept else text
     return kept
 
 
