@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -157,11 +157,11 @@ class Prompt(Protocol):
 
 
 class Emit(Protocol):
-    """Hands an event over; returning means it is committed."""
+    """Hands an event over; what it returns, awaited, means it is committed."""
 
-    async def __call__(
+    def __call__(
         self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
-    ) -> Receipt:
+    ) -> Awaitable[Receipt]:
         """Commit an event; cancelling the wait does not undo it.
 
         `key` is the trigger's own id of what happened: a key that is known gives the first event's receipt with

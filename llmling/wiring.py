@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -231,15 +231,15 @@ class Source:
     node: str
     engine: Engine
 
-    async def emit(
+    def emit(
         self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
-    ) -> Receipt:
+    ) -> Awaitable[Receipt]:
         """Commit an event with its first delivery; see `protocols.Emit`."""
         wanted, dead = self._wanted(event, dead)
         delivery: Delivery | None = None
         if wanted and dead is None:
             delivery, dead = self._delivery(event)
-        return await self.engine.accept(
+        return self.engine.accept(
             event,
             delivery,
             trigger=self.config.name,

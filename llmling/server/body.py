@@ -50,6 +50,17 @@ def _media_type(written: str) -> tuple[str, str | None]:
     return content_type, charset
 
 
+def body_at_hand(request: web.BaseRequest, *, max_bytes: int, key: str | None = None) -> bytes | None:
+    """Return a body that came with its head, as small ones do, None when it has to be read; refuses as `read_body`."""
+    content = request.content
+    if not content.is_eof() or content.exception() is not None or "Expect" in request.headers:
+        return None
+    body = content.read_nowait()
+    if len(body) > max_bytes:
+        raise _too_long(max_bytes, key)
+    return body
+
+
 async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: float, key: str | None = None) -> bytes:
     """Return the whole body as it came.
 
@@ -59,15 +70,10 @@ async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: floa
     """
     if (request.content_length or 0) > max_bytes:
         raise _too_long(max_bytes, key)
-    body = b""
     try:
-        if request.content.is_eof() and "Expect" not in request.headers:
-            # The usual small body came with its head.
-            body = request.content.read_nowait()
-        else:
-            async with asyncio.timeout(timeout_s):
-                await _go_on(request)
-                body = await _gathered(request.content, max_bytes)
+        async with asyncio.timeout(timeout_s):
+            await _go_on(request)
+            body = await _gathered(request.content, max_bytes)
     except TimeoutError:
         late = f"the body took longer than {timeout_s:g} s; send it faster or smaller"
         raise Refused(408, late, linger=False) from None
@@ -143,7 +149,16 @@ def _finite(text: str) -> float:
 
 
 # `json.loads` would make one for each body.
-_decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
+_decoder: Any = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+
+
+def _decode(text: str) -> Any:
+    # To look for white space around a value takes `decode` as long as to read a short one.
+    try:
+        value, end = _decoder.scan_once(text, 0)
+    except StopIteration:
+        return _decoder.decode(text)
+    return value if end == len(text) else _decoder.decode(text)
 
 
 def _deeper(value: Any, levels: int) -> bool:

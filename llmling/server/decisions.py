@@ -10,7 +10,7 @@ from aiohttp import web
 from llmling.asks import Ask, Decision, why_not
 from llmling.errors import OutputError
 from llmling.records import EventRecord
-from llmling.server.body import check_media_type, parse, read_body
+from llmling.server.body import body_at_hand, check_media_type, parse, read_body
 from llmling.server.reply import Refused, json_reply
 
 MAX_BODY_BYTES = 1_000_000
@@ -58,7 +58,9 @@ async def _body(request: web.BaseRequest) -> Mapping[str, Any]:
     if not request.body_exists:
         return {}
     content_type, charset = check_media_type(request)
-    raw = await read_body(request, max_bytes=MAX_BODY_BYTES, timeout_s=_BODY_S)
+    raw = body_at_hand(request, max_bytes=MAX_BODY_BYTES)
+    if raw is None:
+        raw = await read_body(request, max_bytes=MAX_BODY_BYTES, timeout_s=_BODY_S)
     if not raw:
         return {}
     body = parse(raw, content_type, charset)

@@ -19,7 +19,7 @@ from llmling.manifest.triggers import LOOPBACK, BearerAuth
 from llmling.protocols import EventRecord, Host
 from llmling.server.auth import challenge, foreign_page, verify
 from llmling.server.decisions import Decisions
-from llmling.server.listener import Handler, Listeners, url_host
+from llmling.server.listener import Answer, Handler, Listeners, url_host
 from llmling.server.metrics import CONTENT_TYPE, Sample, exposition
 from llmling.server.reply import Refused, json_reply, retry_after, text_reply
 
@@ -148,7 +148,7 @@ class Health:
             await asyncio.sleep(BEAT_S)
 
     def _checked(self, page: Page) -> Handler:
-        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        async def handler(request: web.BaseRequest) -> Answer:
             self._check_host(request)
             if page.guarded and self._auth is not None:
                 verified = verify(self._auth, request.headers, b"", 0)

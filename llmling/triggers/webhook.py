@@ -21,7 +21,7 @@ from llmling.manifest.triggers import (
 from llmling.protocols import Emit, EventRecord, EventStatus, Receipt
 from llmling.runtime.services import Services
 from llmling.server.auth import OPEN, Verified, challenge, foreign_page, verify
-from llmling.server.body import check_media_type, is_json, parse, read_body
+from llmling.server.body import body_at_hand, check_media_type, is_json, parse, read_body
 from llmling.server.listener import DRAIN_RETRY_S, Answer, url_host
 from llmling.server.rate import TokenBucket
 from llmling.server.reply import JsonReply, Refused, retry_after
@@ -90,11 +90,18 @@ class WebhookTrigger:
     async def _answer(self, request: web.BaseRequest) -> Answer:
         config = self._config
         content_type, charset = check_media_type(request)
-        body = await read_body(
-            request, max_bytes=config.max_body_bytes, timeout_s=self._body_timeout_s, key="max_body_bytes"
-        )
+        body = body_at_hand(request, max_bytes=config.max_body_bytes, key="max_body_bytes")
+        if body is None:
+            body = await read_body(
+                request, max_bytes=config.max_body_bytes, timeout_s=self._body_timeout_s, key="max_body_bytes"
+            )
         verified = self._authenticated(request, body)
-        data = await self._value(body, content_type, charset)
+        if len(body) <= _PARSE_IN_THREAD_BYTES:
+            data = parse(body, content_type, charset)
+        else:
+            data = await asyncio.to_thread(parse, body, content_type, charset)
+        if config.prompt is None and isinstance(data, str):
+            _check_said(data, content_type)
         key = delivery_key(config.auth, request.headers, data, verified)
         if key is not None and (receipt := await self._known(key)) is not None:
             return await self._again(receipt)
@@ -121,16 +128,6 @@ class WebhookTrigger:
         if not verified.ok:
             raise Refused(401, verified.reason, headers=challenge(auth))
         return verified
-
-    async def _value(self, body: bytes, content_type: str, charset: str | None) -> Any:
-        if len(body) <= _PARSE_IN_THREAD_BYTES:
-            data = parse(body, content_type, charset)
-        else:
-            data = await asyncio.to_thread(parse, body, content_type, charset)
-        if self._config.prompt is None and isinstance(data, str) and not data.strip():
-            what = "text is empty" if is_json(content_type) else "body is empty"
-            raise Refused(400, f"the {what}; send what the agent should read, or give the trigger a `prompt:`")
-        return data
 
     async def _known(self, key: str) -> Receipt | None:
         if self._services.engine is None:
@@ -191,19 +188,25 @@ class WebhookTrigger:
         return JsonReply(502 if "error" in outcome else 200, {"event_id": receipt.event_id, **outcome})
 
 
+def _check_said(data: str, content_type: str) -> None:
+    if not data.strip():
+        what = "text is empty" if is_json(content_type) else "body is empty"
+        raise Refused(400, f"the {what}; send what the agent should read, or give the trigger a `prompt:`")
+
+
 def delivery_key(auth: AuthConfig, headers: Mapping[str, str], data: Any, verified: Verified) -> str | None:
     """Return what makes two posts the same delivery: its id, else the hash of what was signed, else None.
 
     An id the signature covers beats one anybody on the way could change.
     """
-    if (key := _key("webhook-id", verified.delivery_id)) is not None:
+    if verified.delivery_id is not None and (key := _key("webhook-id", verified.delivery_id)) is not None:
         return key
     if auth.type == "stripe":
         own = cast("dict[str, Any]", data).get("id") if isinstance(data, dict) else None
         if (key := _key("stripe", own)) is not None:
             return key
     for name in _ID_HEADERS.get(auth.type, _USUAL_ID_HEADERS):
-        if (key := _key(name, headers.get(name))) is not None:
+        if (value := headers.get(name)) is not None and (key := _key(name, value)) is not None:
             return key
     return verified.signed_material_hash and f"signed:{verified.signed_material_hash}"
 
