@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
 from llmling.encoding import encoder
 from llmling.events import Event
 from llmling.frozen import frozen
-from llmling.messages import Message
+from llmling.messages import Message, TextPart
 from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus, Outcome, Overlap, Receipt, Step
 
 EventRow: TypeAlias = tuple[Any, ...]
@@ -77,6 +78,14 @@ def encode(value: Any) -> str:
     return _encode(value)
 
 
+def _message(message: Message) -> str:
+    if len(message.parts) != 1 or type(part := message.parts[0]) is not TextPart:
+        return _encode(message.to_dict())
+    # Nearly every delivery is one text, whose plain data need not be made.
+    name = "" if message.name is None else f',"name":{quoted(message.name)}'
+    return f'{{"role":"{message.role}","parts":[{{"type":"text","content":{quoted(part.content)}}}]{name}}}'
+
+
 def settling(columns: EventRow) -> tuple[str, float]:
     """Return what tells this settling of an event from a later one: its id and time."""
     return columns[0], columns[7]
@@ -103,7 +112,7 @@ def new_delivery(delivery: Delivery) -> NewDelivery:
         delivery.event_id,
         delivery.agent,
         delivery.hops,
-        encode(delivery.message.to_dict()),
+        _message(delivery.message),
         None if delivery.dead is None else stored(delivery.dead),
         None if delivery.order_key is None else stored(delivery.order_key),
         delivery.overlap,
