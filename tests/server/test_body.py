@@ -16,7 +16,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmling.server.body import MAX_DEPTH, check_media_type, parse, read_body
+from llmling.server.body import MAX_DEPTH, body_at_hand, check_media_type, parse, read_body
 from llmling.server.connection import Bounds
 from llmling.server.listener import Listeners
 from llmling.server.reply import Refused, json_reply
@@ -29,7 +29,9 @@ LIMIT = 1000
 async def server(timeout_s: float = 5.0) -> AsyncGenerator[int]:
     async def handler(request: web.BaseRequest) -> web.Response:
         check_media_type(request)
-        body = await read_body(request, max_bytes=LIMIT, timeout_s=timeout_s)
+        body = body_at_hand(request, max_bytes=LIMIT)
+        if body is None:
+            body = await read_body(request, max_bytes=LIMIT, timeout_s=timeout_s)
         return json_reply(200, {"length": len(body), "value": parse(body, request.content_type, request.charset)})
 
     bounds = Bounds(linger_s=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from contextlib import AsyncExitStack
@@ -53,6 +54,16 @@ async def test_one_port_serves_many_routes_that_come_and_go() -> None:
             assert (await call("POST", port, "/b", data="x"))[1] == {"path": "/b", "body": "x"}
         assert (await call("POST", port, "/b", data="x"))[0] == 404
         assert (await call("POST", port, "/a", data="y"))[1] == {"path": "/a", "body": "y"}
+
+
+async def test_requests_sent_ahead_are_answered_in_order_also_behind_a_long_body() -> None:
+    bodies = [str(number) if number != 30 else "x" * 700_000 for number in range(60)]
+    heads = [f"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n" for body in bodies]
+    heads[-1] += "Connection: close\r\n"
+    sent = "".join(f"{head}\r\n{body}" for head, body in zip(heads, bodies, strict=True))
+    async with Listeners() as listeners, listeners.route(HOST, 0, "POST", "/a", echo, owner="x") as port:
+        answers = await raw(port, sent.encode(), timeout_s=30)
+    assert re.findall(r'"body": "(\w+)"', answers.decode()) == bodies
 
 
 async def test_404_comes_before_405_which_names_the_methods() -> None:
