@@ -273,6 +273,12 @@ class Writer:
 
     def _deliver(self, outcomes: list[_Outcome]) -> None:
         for job, result, error in outcomes:
+            # Who waits goes on before whatever the callback starts: a sender hears that its event was taken, then it
+            # runs.
+            if job.future is not None:
+                _settle(job.future, result, error)
+            elif error is not None:
+                log.error("a write failed: %s", error, exc_info=error)
             if error is not None and job.failed is not None:
                 job.failed()
             elif error is None and job.committed is not None:
@@ -280,10 +286,6 @@ class Writer:
                     job.committed(result)
                 except Exception:
                     log.exception("a mistake in llmling after a commit; the event itself is safe")
-            if job.future is not None:
-                _settle(job.future, result, error)
-            elif error is not None:
-                log.error("a write failed: %s", error, exc_info=error)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
