@@ -141,10 +141,14 @@ class Writer:
         """Commit what is queued and end the thread; a store that cannot be written is tried for `give_up_s`."""
         if self._thread is None or self._closed:
             return
-        self._closed = True
         self._give_up_s = time.monotonic() + give_up_s
-        self._hand_over()
-        self._queue.put(None)
+        try:
+            # What is committed only now may have to be taken back, which is written, too.
+            await asyncio.wait([self.submit(_nothing, patient=True)], timeout=give_up_s)
+        finally:
+            self._closed = True
+            self._hand_over()
+            self._queue.put(None)
         await self._ended.wait()
         # The thread has nothing left to do but to return.
         self._thread.join()
@@ -152,15 +156,15 @@ class Writer:
     def _put(self, job: _Job) -> None:
         if self._closed or self._thread is None:
             raise EngineError("the engine is stopped")
-        if not self._fresh:
+        self._fresh.append(job)
+        if len(self._fresh) == 1:
             # Once for all of this turn of the loop: each time may wake the thread, which then wants what the loop has.
             self._loop.call_soon(self._hand_over)
-        self._fresh.append(job)
 
     def _hand_over(self) -> None:
-        if self._fresh:
-            jobs, self._fresh = self._fresh, []
-            self._queue.put(jobs)
+        jobs, self._fresh = self._fresh, []
+        for start in range(0, len(jobs), BATCH):
+            self._queue.put(jobs[start : start + BATCH])
 
     # --- in the thread -----------------------------------------------------------------------------------------------
 
@@ -279,13 +283,17 @@ class Writer:
                 _settle(job.future, result, error)
             elif error is not None:
                 log.error("a write failed: %s", error, exc_info=error)
-            if error is not None and job.failed is not None:
-                job.failed()
-            elif error is None and job.committed is not None:
-                try:
+            try:
+                if error is not None and job.failed is not None:
+                    job.failed()
+                elif error is None and job.committed is not None:
                     job.committed(result)
-                except Exception:
-                    log.exception("a mistake in llmling after a commit; the event itself is safe")
+            except Exception:
+                log.exception("a mistake in llmling after a commit; the event itself is safe")
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    """Wait for what was queued before."""
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
