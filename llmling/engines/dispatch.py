@@ -47,7 +47,7 @@ class Dispatcher:
         run: RunDelivery,
         policies: Mapping[str, Policy],
         concurrency: int,
-        applied: Callable[[Change, Event | None, Sequence[Delivery], Kept], None],
+        applied: Callable[[Change, Event | None, Sequence[Delivery], Kept | None], None],
     ) -> None:
         self._database = database
         self._batches = batches
@@ -181,7 +181,7 @@ class Dispatcher:
                 self._ledger.bury, delivery_id=delivery_id, reason=records.stored(reason), now=self._time.wall()
             ),
             patient=True,
-            committed=lambda change: self._applied(change, None, (), {}),
+            committed=lambda change: self._applied(change, None, (), None),
         )
 
     def _ring_at(self, inbox: Inbox, due: float) -> None:
@@ -204,17 +204,20 @@ class Dispatcher:
         """Keep places for those of these deliveries that may start with the commit that writes them."""
         return self._places.keep(self._inboxes, deliveries)
 
-    def begin(self, inbox: Inbox, row: Row) -> None:
+    def begin(self, kept: Kept, row: Row) -> None:
         """Run a delivery that was written as running, in the place that was kept for it."""
+        inbox = kept.places.pop(row.delivery.id)
         inbox.held.add(row.delivery.id)
         self._begun(inbox, row, ())
 
     def free(self, kept: Kept) -> None:
-        """Let others have the places of deliveries that have not started."""
+        """Let others have the places of deliveries that have not started, since all are written or will not be."""
+        inboxes = list(kept.places.values())
         self._places.free(kept)
-        self._pump()
-        for inbox in kept.values():
-            self._feed(inbox)
+        if inboxes:
+            self._pump()
+            for inbox in inboxes:
+                self._feed(inbox)
 
     def _pump(self) -> None:
         while (started := self._places.take()) is not None:
@@ -282,7 +285,7 @@ class Dispatcher:
             # The writer settles it whatever happens to this task; waiting keeps the agent's place taken until then.
             kept = self.keep(verdict.follows)
             task = asyncio.current_task()
-            ending = Ending(work.delivery, work.attempt, verdict, self._time.wall(), kept)
+            ending = Ending(work.delivery, work.attempt, verdict, self._time.wall(), kept.places)
             await self._database.writer.submit(
                 OneOfMany(self._batches.settle, ending),
                 patient=True,

@@ -20,7 +20,8 @@ class Inbox:
 
     `more` says that due deliveries of any priority may lie on disk that are not here, `behind` of which priorities
     there are some, `passed` of which one arrived while a load was under way, `renew` that what was loaded is out of
-    date, `gone` that there is no such agent any more and nothing is loaded. `queued` belongs to the dispatcher's round.
+    date, `gone` that there is no such agent any more and nothing is loaded. `coming` are those that are being written,
+    to wait. `queued` belongs to the round of the places.
     """
 
     def __init__(self, agent: str, policy: Policy) -> None:
@@ -29,6 +30,7 @@ class Inbox:
         self.held: set[str] = set()
         self.overlooked: set[str] = set()
         self.active = 0
+        self.coming = 0
         self.more = True
         self.behind: set[int] = set()
         self.passed: set[int] = set()
@@ -63,14 +65,17 @@ class Inbox:
 
     def takes(self, delivery: Delivery) -> bool:
         """Whether a delivery that is about to be written may start with that, since nothing waits for its place."""
-        waits = bool(self._ready) or self.more or self.loading or bool(self.behind)
+        waits = bool(self._ready) or self.more or self.loading or bool(self.behind) or self.coming > 0
         plain = delivery.dead is None and delivery.order_key is None and delivery.overlap in {"queue", "parallel"}
-        return plain and not waits and self.idle and not self.gone
+        return plain and not waits and self.idle and not self.gone and delivery.id not in self.held
 
     def offer(self, row: Row) -> bool:
         """Hold a delivery that was just written; False when it is left on disk, behind others of its priority."""
         priority = row.delivery.priority
-        if self.loading:
+        if row.delivery.id in self.held:
+            # Its event was forgotten while it ran, and has come again.
+            self.overlooked.add(row.delivery.id)
+        elif self.loading:
             self.passed.add(priority)
         elif self.more or priority in self.behind or not self.room(priority):
             self.behind.add(priority)

@@ -268,19 +268,20 @@ class JournalEngine(Reading, ABC):
         now = self._clock.now().timestamp()
         deliveries = () if delivery is None else (delivery,)
         data, new = records.encode(event.to_dict()), None if delivery is None else records.new_delivery(delivery)
-        kept = {} if self._dispatcher is None else self._dispatcher.keep(deliveries)
+        key_, dead_ = None if key is None else records.stored(key), None if dead is None else records.stored(dead)
+        kept = None if self._dispatcher is None else self._dispatcher.keep(deliveries)
         arrival = Arrival(
             event,
             data,
             trigger,
             agent,
             new,
-            None if key is None else records.stored(key),
+            key_,
             None if keep_key_s is None else now + keep_key_s,
             outcome,
-            None if dead is None else records.stored(dead),
+            dead_,
             now,
-            begins=bool(kept),
+            begins=kept is not None and bool(kept.places),
         )
         try:
             accepted = await self._opened().writer.submit(
@@ -338,8 +339,8 @@ class JournalEngine(Reading, ABC):
     def _write(self, operation: Callable[[sqlite3.Connection], Change]) -> Awaitable[Change]:
         return self._opened().writer.submit(operation, committed=self._apply)
 
-    def _free(self, kept: Kept) -> None:
-        if self._dispatcher is not None:
+    def _free(self, kept: Kept | None) -> None:
+        if self._dispatcher is not None and kept is not None:
             self._dispatcher.free(kept)
 
     def _apply(
@@ -355,17 +356,15 @@ class JournalEngine(Reading, ABC):
         """
         dispatcher = self._dispatcher
         if dispatcher is not None:
-            kept = {} if kept is None else kept
             if event is not None and change.fresh:
                 by_id = {delivery.id: delivery for delivery in deliveries}
                 for delivery_id, seq in change.fresh:
                     row = Row(seq, by_id[delivery_id], event)
-                    if delivery_id in change.begun:
-                        dispatcher.begin(kept.pop(delivery_id), row)
+                    if kept is not None and delivery_id in change.begun:
+                        dispatcher.begin(kept, row)
                     else:
                         dispatcher.offer(row)
-            if kept:
-                dispatcher.free(kept)
+            self._free(kept)
             for columns in change.turns:
                 dispatcher.turn(columns)
             dispatcher.cancel(change.stopped)

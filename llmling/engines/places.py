@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
 
 from llmling.engines.inbox import Inbox
 from llmling.engines.quarantine import Quarantine
@@ -14,8 +13,15 @@ from llmling.protocols import Delivery
 
 log = logging.getLogger("llmling.engine")
 
-Kept: TypeAlias = dict[str, Inbox]
-"""The deliveries a place is kept for, each with the inbox of its agent."""
+
+class Kept:
+    """The places that are kept for deliveries that are being written, by their ids, and the inboxes others go into."""
+
+    __slots__ = ("coming", "places")
+
+    def __init__(self) -> None:
+        self.places: dict[str, Inbox] = {}
+        self.coming: list[Inbox] = []
 
 
 class Places:
@@ -69,22 +75,34 @@ class Places:
         return again
 
     def keep(self, inboxes: Mapping[str, Inbox], deliveries: Iterable[Delivery]) -> Kept:
-        """Take places for those of these deliveries that may start with the commit that writes them."""
-        kept: Kept = {}
+        """Take places for those of these deliveries that may start with the commit that writes them.
+
+        What comes later waits behind the others.
+        """
+        kept = Kept()
         for delivery in deliveries:
             inbox = inboxes.get(delivery.agent)
-            if inbox is not None and inbox.takes(delivery) and not self._full and not self.quarantine.closes_the_pool:
+            if inbox is None:
+                continue
+            if inbox.takes(delivery) and not self._full and not self.quarantine.closes_the_pool:
                 self._taken += 1
                 inbox.active += 1
-                kept[delivery.id] = inbox
+                kept.places[delivery.id] = inbox
+            else:
+                inbox.coming += 1
+                kept.coming.append(inbox)
         return kept
 
     def free(self, kept: Kept) -> None:
-        """Give back the places of deliveries that have not started."""
-        for inbox in kept.values():
+        """Give back the places of deliveries that have not started, since all are written or will not be."""
+        for inbox in kept.coming:
+            inbox.coming -= 1
+        kept.coming.clear()
+        for inbox in kept.places.values():
             self._taken -= 1
             inbox.active -= 1
             self.queue(inbox)
+        kept.places.clear()
 
     @property
     def _full(self) -> bool:

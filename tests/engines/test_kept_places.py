@@ -12,6 +12,7 @@ import pytest
 from engine_world import Gate, World, to, until
 
 from llmling.errors import Full
+from llmling.events import Event
 from llmling.protocols import Done, Policy, Settlement, Work
 
 
@@ -118,3 +119,109 @@ async def test_what_was_to_start_when_the_engine_stops_runs_after_it(tmp_path: P
         gate.open.set()
         record = await world.finished(event_id)
         assert (record.status, record.attempts) == ("done", 1)
+
+
+@asynccontextmanager
+async def locked(folder: Path) -> AsyncGenerator[None]:
+    """Let no commit through meanwhile."""
+    with closing(sqlite3.connect(folder / "state" / "pool.db", isolation_level=None)) as connection:
+        connection.execute("begin immediate")
+        try:
+            yield
+        finally:
+            connection.execute("rollback")
+
+
+async def test_what_is_committed_while_the_engine_stops_has_not_been_tried(tmp_path: Path) -> None:
+    async with serving(tmp_path, places=1) as (world, gate):
+        gate.open.set()
+        await world.finished((await world.accept("b")).event_id)
+        async with locked(tmp_path):
+            accepting = asyncio.create_task(world.accept())
+            await asyncio.sleep(0)
+            stopping = asyncio.create_task(world.engine.stop(5))
+            await asyncio.sleep(0)
+            stopping.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([stopping])
+        event_id = (await accepting).event_id
+        assert written(tmp_path)[1:] == [("pending", 0)]
+        assert world.started[1:] == []
+    async with serving(tmp_path, places=1) as (world, gate):
+        gate.open.set()
+        assert (await world.finished(event_id)).status == "done"
+
+
+async def test_what_follows_while_the_engine_stops_on_a_file_that_is_away_has_not_been_tried(tmp_path: Path) -> None:
+    async def on(work: Work) -> Settlement:
+        return Done("on", to(work, "b"))
+
+    async with serving(tmp_path, places=1) as (world, _):
+        await world.finished((await world.accept("b")).event_id)
+        going_on = Gate(on)
+        world.answers["a"], world.answers["b"] = going_on, Gate()
+        await world.accept()
+        await until(lambda: len(world.started) == 2)
+        path = tmp_path / "state" / "pool.db"
+        path.rename(path.with_suffix(".away"))
+        going_on.open.set()
+        await until(lambda: world.engine.fault is not None)
+        stopping = asyncio.create_task(world.engine.stop(0))
+        await asyncio.sleep(0)
+        path.with_suffix(".away").rename(path)
+        await stopping
+        assert written(tmp_path)[1:] == [("done", 1), ("pending", 0)]
+
+
+async def test_what_comes_while_another_one_is_written_waits_behind_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, places=1) as (world, gate):
+        await world.finished((await world.accept("b")).event_id)
+        running = await world.accept(text="running")
+        await until(lambda: len(gate.inside) == 1)
+
+        async def next_one() -> None:
+            # In the moment in which the place is free.
+            await world.finished(running.event_id)
+            await world.accept(text="second")
+
+        second = asyncio.create_task(next_one())
+        async with locked(tmp_path):
+            gate.open.set()
+            await until(lambda: not gate.inside)
+            first = asyncio.create_task(world.accept(text="first"))
+            await asyncio.sleep(0)
+        await asyncio.gather(first, second)
+        await until(lambda: len(world.settled) == 4)
+        order = [delivery_id.partition("/")[0] for delivery_id, _ in world.started]
+        texts = {record.id: record.event.data for record in world.settled}
+        assert [texts[event_id] for event_id in order] == ["hello", "running", "first", "second"]
+
+
+async def test_an_event_that_comes_again_waits_for_its_first_run_to_let_go(tmp_path: Path) -> None:
+    let_go = asyncio.Event()
+    inside: list[int] = []
+
+    async def stubborn(work: Work) -> Settlement:
+        inside.append(len(inside))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
+            inside.pop()
+        raise AssertionError
+
+    async with serving(tmp_path, places=2) as (world, gate):
+        await world.finished((await world.accept("b")).event_id)
+        world.answers["a"] = stubborn
+        event = Event("inbox", "t", data="x")
+        await world.accept(event=event)
+        await until(lambda: len(inside) == 1)
+        assert [await world.engine.drop(event.id) for _ in range(2)] == [1, 1]
+        world.answers["a"] = gate
+        assert (await world.accept(event=event)).new
+        await world.finished((await world.accept("b")).event_id)
+        assert not gate.inside
+        let_go.set()
+        await until(lambda: len(gate.inside) == 1)
+        assert not inside
+        await filled(gate, world, 2)
