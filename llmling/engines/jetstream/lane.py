@@ -57,12 +57,13 @@ class Ticket:
 class Given:
     """What the server counts as handed out of a lane and not settled.
 
-    `again` says whether some of it was handed out more than once; all up to `settled_to` is settled, and nothing
-    behind `last` was handed out.
+    `again` says whether some of it was handed out more than once, `times` how often anything was; all up to
+    `settled_to` is settled, and nothing behind `last` was handed out.
     """
 
     count: int
     again: bool
+    times: int
     settled_to: int
     last: int
 
@@ -176,8 +177,9 @@ class Lane:
             EngineError: NATS does not say.
         """
         state = await self._state()
-        floor, last = state["ack_floor"]["stream_seq"], state["delivered"]["stream_seq"]
-        return Given(state["num_ack_pending"], bool(state["num_redelivered"]), floor, last)
+        floor, delivered = state["ack_floor"]["stream_seq"], state["delivered"]
+        again = bool(state["num_redelivered"])
+        return Given(state["num_ack_pending"], again, delivered["consumer_seq"], floor, delivered["stream_seq"])
 
     async def settle_ghost(self, place: int) -> None:
         """Settle a ticket that is not in the queue any more, as far as the server counts it as handed out."""

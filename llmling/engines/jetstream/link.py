@@ -307,6 +307,13 @@ class Link:
         """Return the first message of matching subjects after a place, and its place, or None."""
         return await self._message(stream, {"seq": after + 1, "next_by_subj": subject})
 
+    async def bounds(self, stream: str) -> tuple[int, int]:
+        """Return the places of the first and the last message of a stream, as far as the server knows of them."""
+        answer = await self.api(f"STREAM.INFO.{stream}")
+        if (error := answer.get("error")) is not None:
+            raise Unreachable(f"NATS cannot read right now: {error['description']}")
+        return answer["state"]["first_seq"], answer["state"]["last_seq"]
+
     async def holds(self, stream: str, place: int) -> bool:
         """Whether there is a message at a place."""
         return await self._message(stream, {"seq": place}) is not None
