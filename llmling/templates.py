@@ -150,9 +150,9 @@ def _renderer(environment: ImmutableSandboxedEnvironment, source: str) -> Callab
     pieces = _pieces(source)
 
     def render(values: Mapping[str, Any]) -> str:
-        if pieces is not None and (text := _filled(pieces, values)) is not None:
-            return text
         try:
+            if pieces is not None and (text := _filled(pieces, values)) is not None:
+                return text
             return compiled.render({"now": dt.datetime.now(dt.UTC).astimezone(), **values})
         except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise TemplateFailed(f"template {_short(source)} failed: {error}") from error
@@ -183,7 +183,7 @@ def _filled(pieces: list[str | list[str]], values: Mapping[str, Any]) -> str | N
         for name in piece[1:]:
             if isinstance(found, dict) and name in found:
                 found = cast("dict[str, Any]", found)[name]
-            elif name in getattr(cast("Any", found), "__dataclass_fields__", ()) and name[0] != "_":
+            elif name in getattr(cast("Any", type(found)), "__dataclass_fields__", ()) and name[0] != "_":
                 found = getattr(cast("Any", found), name)
             else:
                 return None

@@ -124,7 +124,7 @@ def test_a_text_that_only_fills_in_names_is_read_as_jinja_reads_it(text: str) ->
 
 FILLED = {
     "text": "{{ event.id }} <b>", "n": 3, "yes": True, "no": None, "part": 0.5, "rows": [1], "items": "mine",
-    "deep": {"er": {"est": "x\r\ny"}}, "_own": "seen", "odd": "\ud800",
+    "huge": 10**5000, "class": Event, "deep": {"er": {"est": "x\r\ny"}}, "_own": "seen", "odd": "\ud800",
 }  # fmt: skip
 
 
@@ -141,6 +141,8 @@ FILLED = {
         "{{ event.data.items.upper }}",
         "{{ event.data.odd }}{{ event.source }}{{ event.time }}{{ event.headers }}",
         "{{ event.data._own }}",
+        "{{ event.data.huge }}",
+        "{{ event.data.class.source }}",
         "{{ event.__class__ }}",
         "{{ event._id }}{{ event.to_dict }}",
         "{{ event.data.nothing }}",
