@@ -184,7 +184,10 @@ class Agent(Member, Generic[TDeps]):
     @functools.cached_property
     def config(self) -> AgentConfig:
         """What a manifest would say of it, without what only Python can give."""
-        return self._said if self._told is None else self._said.model_copy(update={"instructions": self._told})
+        if self._said is not _NOTHING_SAID:
+            return self._said
+        # Others say nothing else either, and what is in it can be changed.
+        return self._said.model_copy(update={} if self._told is None else {"instructions": self._told}, deep=True)
 
     @functools.cached_property
     def memory(self) -> Facts:

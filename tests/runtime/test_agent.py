@@ -22,6 +22,7 @@ from llmling.errors import (
     SyncInAsyncError,
     ToolError,
 )
+from llmling.manifest.knowledge import TextKnowledgeConfig
 from llmling.messages import TextPart, ToolCallPart, ToolCallResponsePart, Usage
 from llmling.protocols import ModelRequest, ModelResponse
 from llmling.runtime.stream import RunStream
@@ -58,6 +59,12 @@ def test_the_config_of_each_agent_holds_its_own_instructions() -> None:
     assert (told.config.instructions, other.config.instructions) == ("Greet.", ["Be {{ agent }}."])
     assert told.config.model_fields_set == {"instructions"}
     assert Agent(model="demo").config.instructions == []
+
+
+def test_what_is_changed_in_the_config_of_one_agent_is_not_in_that_of_another() -> None:
+    for agent in (Agent(model="demo"), Agent(model="demo", instructions="Greet.")):
+        agent.config.knowledge.append(TextKnowledgeConfig(type="text", content="mine"))
+    assert Agent(model="demo").config.knowledge == []
 
 
 async def test_tools_sync_and_async_run_in_parallel_and_see_the_context() -> None:
