@@ -73,8 +73,8 @@ async def test_a_hangup_of_the_terminal_stops_unless_it_was_to_be_ignored(tmp_pa
     port = project(tmp_path)
     pid, terminal = pty.fork()
     if pid == 0:
-        if detached:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Also where the tests themselves are detached.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if detached else signal.SIG_DFL)
         os.chdir(tmp_path)
         os.execv(sys.executable, [sys.executable, "-m", "llmling_cli", "serve", "agents.yml"])
     shown = b""
