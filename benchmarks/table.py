@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
@@ -68,7 +69,7 @@ def number(value: float) -> str:
 def said(command: str, repetitions: int, scale: float = 1.0) -> str:
     """Return when, where and of what something was measured."""
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "llmling")
-    commit = f"`{_git('rev-parse', '--short', 'HEAD')}`{' (changed)' if changed else ''}"
+    commit = f"`{_git('rev-parse', '--short', 'HEAD') or 'not known'}`{' (changed)' if changed else ''}"
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     load = f"load {os.getloadavg()[0]:.1f} at the end"
     times = f"{repetitions} repetition{'' if repetitions == 1 else 's'}"
@@ -109,6 +110,8 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _git(*arguments: str) -> str:
+    if shutil.which("git") is None:
+        return ""
     done = subprocess.run(
         ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False
     )

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -86,6 +87,8 @@ def _said_by_git(*args: str) -> str:
 
 @functools.cache
 def _commit() -> str:
+    if shutil.which("git") is None:
+        return "not known"
     changed = _said_by_git("status", "--porcelain", "--untracked-files=no", "--", "llmling")
     return _said_by_git("rev-parse", "--short", "HEAD") + (" (changed)" if changed else "")
 
