@@ -66,9 +66,10 @@ class Ghosts:
             gone += 1
             if gone % _ASK_AGAIN == 0 and (await lane.given()).count <= len(here):
                 break
-        log.info("agent %r: tickets that are gone were counted as handed out; they are settled", lane.agent)
-        # What waited behind a ghost is handed out when the server is asked again.
-        await lane.pull(anew=True)
+        if gone:
+            log.info("agent %r: tickets that are gone were counted as handed out; they are settled", lane.agent)
+            # What waited behind a ghost is handed out when the server is asked again.
+            await lane.pull(anew=True)
 
     async def _tickets(self, lane: Lane, last: int) -> set[int]:
         """Return the places of an agent's tickets in the queue, as far as it has been handed out."""
