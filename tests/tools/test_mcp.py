@@ -280,10 +280,11 @@ async def test_a_stubborn_server_and_all_its_descendants_end() -> None:
         assert await server.wait_ready(20)
         began = time.monotonic()
     assert time.monotonic() - began < 30
-    before = set(psutil.pids())
     async with serve("grandchildren") as server:
         assert await server.wait_ready(20)
-        naps = [psutil.Process(pid) for pid in set(psutil.pids()) - before if "time.sleep(600)" in command_line(pid)]
+        # Of this process: others test the same at the same time.
+        descendants = psutil.Process().children(recursive=True)
+        naps = [each for each in descendants if "time.sleep(600)" in command_line(each.pid)]
         assert len(naps) == 2
     assert not any(nap.is_running() and nap.status() != psutil.STATUS_ZOMBIE for nap in naps)
 
