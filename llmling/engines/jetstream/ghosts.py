@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from llmling.engines.jetstream.book import Book
 from llmling.engines.jetstream.lane import Lane
@@ -50,13 +50,13 @@ class Ghosts:
         suspicious = time.monotonic() - self._back_since < self._suspicious_s
         if not given.count or not (suspicious or given.again):
             return
-        here = await self._tickets(lane, given.last)
+        here = (await lane.tickets(given.last)).keys()
         first, last = await self._book.link.bounds(self._book.queue)
         if len(here) < given.count and given == await lane.given():
             # What is behind the end of the queue is yet to come, where the server has lost what was there.
             await self._settle(lane, range(max(given.settled_to + 1, first), min(given.last, last) + 1), here)
 
-    async def _settle(self, lane: Lane, places: range, here: set[int]) -> None:
+    async def _settle(self, lane: Lane, places: range, here: Collection[int]) -> None:
         gone = 0
         for place in places:
             if place in here or await self._book.link.holds(self._book.queue, place):
@@ -70,14 +70,3 @@ class Ghosts:
             log.info("agent %r: tickets that are gone were counted as handed out; they are settled", lane.agent)
             # What waited behind a ghost is handed out when the server is asked again.
             await lane.pull(anew=True)
-
-    async def _tickets(self, lane: Lane, last: int) -> set[int]:
-        """Return the places of an agent's tickets in the queue, as far as it has been handed out."""
-        here: set[int] = set()
-        place, subject = 0, self._book.tickets(lane.agent)
-        while (ticket := await self._book.link.next(self._book.queue, subject, place)) is not None:
-            place = ticket[1]
-            if place > last:
-                break
-            here.add(place)
-        return here

@@ -181,6 +181,21 @@ class Lane:
         again = bool(state["num_redelivered"])
         return Given(state["num_ack_pending"], again, delivered["consumer_seq"], floor, delivered["stream_seq"])
 
+    async def tickets(self, last: int) -> dict[int, dict[str, Any]]:
+        """Return the tickets that are in the queue up to a place, by their places, as JetStream describes them.
+
+        Raises:
+            EngineError: NATS does not say.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        place, subject = 0, self._book.tickets(self.agent)
+        while last and (ticket := await self._link.next(self._book.queue, subject, place)) is not None:
+            message, place = ticket
+            if place > last:
+                break
+            found[place] = message
+        return found
+
     async def settle_ghost(self, place: int) -> None:
         """Settle a ticket that is not in the queue any more, as far as the server counts it as handed out."""
         # Where it is not, a server that looks at the number in the lane, too, must find none that fits: 0.

@@ -7,7 +7,6 @@ import contextlib
 import logging
 from base64 import b64decode
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from llmling.engines.jetstream.book import Book
 from llmling.engines.jetstream.lane import Lane
@@ -40,7 +39,7 @@ class Strays:
                     log.debug("strays of agent %r: %s", lane.agent, error)
 
     async def _look(self, lane: Lane) -> None:
-        found = await self._found(lane)
+        found = await lane.tickets(await lane.settled_to())
         seen, self._seen[lane.agent] = self._seen.get(lane.agent, set()), set(found)
         for place, message in found.items():
             if place in seen:
@@ -48,14 +47,3 @@ class Strays:
                 with contextlib.suppress(Conflict):
                     await self._book.link.publish(message["subject"], b64decode(message["data"]), last=place)
                 await self._book.link.delete(self._book.queue, place)
-
-    async def _found(self, lane: Lane) -> dict[int, dict[str, Any]]:
-        found: dict[int, dict[str, Any]] = {}
-        last = await lane.settled_to()
-        place = 0
-        while last and (ticket := await self._book.link.next(self._book.queue, self._book.tickets(lane.agent), place)):
-            message, place = ticket
-            if place > last:
-                break
-            found[place] = message
-        return found
