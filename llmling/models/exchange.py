@@ -17,7 +17,7 @@ import yarl
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
 
-_AIOHTTP = re.compile(r"3\.1[34]\.\d+$")
+_AIOHTTP = re.compile(r"3\.14\.\d+$")
 _FINAL, _SWITCHING = 200, 101
 """Statuses of answers after which no other comes."""
 _MOVED = frozenset({301, 302, 303, 307, 308})
