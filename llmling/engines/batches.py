@@ -6,13 +6,14 @@ What is out of the ordinary (a full inbox, an order key, a delivery that is dead
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from llmling.engines import rows
-from llmling.engines.ledger import Accepted, Ledger
+from llmling.engines.ledger import QUEUED, STEPS, UNTOLD, Accepted, Ledger
 from llmling.engines.lookups import steps_of
-from llmling.engines.records import Arrival, Change, NewDelivery
+from llmling.engines.records import Arrival, Change, NewDelivery, StepRow
 from llmling.engines.verdict import Ending
 from llmling.protocols import Receipt, Step
 
@@ -32,29 +33,29 @@ _STARTS = (
 )
 _STEPPED = "select distinct delivery_id from step where delivery_id in (values {values})"
 _ENDS = (
-    "with ending(id, tries, content, usage, model, finished, cost) as (values {values})"
+    "with ending(id, tries, content, usage, model, finished, cost, reply) as (values {values})"
     " update delivery set status = 'done', content = ending.content, error = null, usage = ending.usage,"
-    " model = ending.model, finished = ending.finished, wait_s = 0, not_before = 0,"
+    " model = ending.model, finished = ending.finished, reply = ending.reply, wait_s = 0, not_before = 0,"
     " cost = case when ending.cost is null then delivery.cost else coalesce(delivery.cost, 0) + ending.cost end"
     " from ending"
     " where delivery.id = ending.id and delivery.attempts = ending.tries and delivery.status = 'running'"
-    " returning id"
+    " returning id, cost"
 )
 _TOTALS = (
     "select event_id, count(*), total(status = 'done'), sum(cost) from delivery"
     " where event_id in (values {values}) group by event_id"
 )
 _FINISHED = (
-    "with over(id, finished, cost, told) as (values {values})"
-    " update event set status = 'done', finished = over.finished, error = null, cost = over.cost, told = over.told,"
+    "with over(id, finished, cost) as (values {values})"
+    " update event set status = 'done', finished = over.finished, error = null, cost = over.cost,"
     " outcome = coalesce(outcome, 'ran') from over where event.id = over.id"
+    " returning id, trigger, agent, outcome, created, finished, cost"
 )
 _SPENT = (
     "with spent(id, cost) as (values {values})"
     " update event set cost = coalesce(event.cost, 0) + spent.cost from spent where event.id = spent.id"
 )
 _SETTLED = "select * from event_record where id in (values {values})"
-_STEPS = "insert or replace into step(delivery_id, key, kind, data) values {values}"
 
 
 class Batches:
@@ -125,10 +126,11 @@ class Batches:
         return all(self._plain(new) and self.ledger.endless(new.agent) for new in verdict.successors)
 
     def _done(self, connection: sqlite3.Connection, endings: Sequence[Ending]) -> dict[int, Change]:
-        ended = {delivery_id for (delivery_id,) in rows.run(connection, _ENDS, [_written(each) for each in endings])}
-        ids = dict.fromkeys(ending.delivery.event_id for ending in endings)
-        totals = {row[0]: row for row in rows.run(connection, _TOTALS, [(event_id,) for event_id in ids])}
-        messages = {event_id: row[1] for event_id, row in totals.items()}
+        ended: dict[str, float | None] = dict(rows.run(connection, _ENDS, [_written(each) for each in endings]))
+        ids = dict.fromkeys(each.delivery.event_id for each in endings if not each.alone)
+        totals = {row[0]: row[1:] for row in rows.run(connection, _TOTALS, [(event_id,) for event_id in ids])}
+        totals |= {each.delivery.event_id: (1, 1, ended.get(each.delivery.id)) for each in endings if each.alone}
+        messages = {event_id: row[0] for event_id, row in totals.items()}
         changes: dict[int, Change] = {}
         successors: list[_Placed] = []
         last: dict[str, tuple[Change, float]] = {}
@@ -137,8 +139,9 @@ class Batches:
             event_id, verdict = ending.delivery.event_id, ending.verdict
             change = changes[id(ending)] = Change()
             if ending.delivery.id not in ended:
+                rows.run(connection, STEPS, [] if ending.step is None else [ending.step])
                 continue
-            ended.discard(ending.delivery.id)
+            del ended[ending.delivery.id]
             change.touched.add(event_id)
             before, goes_on = messages[event_id], bool(verdict.successors)
             messages[event_id] += len(verdict.successors)
@@ -152,26 +155,42 @@ class Batches:
                 spent[event_id] = spent.get(event_id, 0.0) + verdict.cost_usd
         _insert(connection, successors)
         rows.run(connection, _SPENT, list(spent.items()))
-        over = {event_id for event_id in last if totals[event_id][1:3] == (messages[event_id],) * 2}
+        over = {event_id for event_id in last if totals[event_id][:2] == (messages[event_id],) * 2}
         for event_id in last.keys() - over:
             self.ledger.refresh(connection, event_id, last[event_id][1], last[event_id][0])
-        self._finish(connection, [(event_id, last[event_id][1], totals[event_id][3]) for event_id in over], last)
+        attempts = {each.delivery.event_id: each.attempt for each in endings if each.alone}
+        self._finish(
+            connection, [(event_id, last[event_id][1], totals[event_id][2]) for event_id in over], last, attempts
+        )
         return changes
 
     def _finish(
-        self, connection: sqlite3.Connection, over: list[rows.Values], last: dict[str, tuple[Change, float]]
+        self,
+        connection: sqlite3.Connection,
+        over: list[rows.Values],
+        last: Mapping[str, tuple[Change, float]],
+        attempts: Mapping[str, int],
     ) -> None:
-        """Settle events of which every delivery is done, each (id, time, cost)."""
-        told = self.ledger.told
-        rows.run(connection, _FINISHED, [(*row, told) for row in over])
-        if not told:
-            for row in rows.run(connection, _SETTLED, [(event_id,) for event_id, *_ in over]):
-                last[row[0]][0].settled.append(row)
+        """Settle events of which every delivery is done, each (id, time, cost).
+
+        `last` are the changes that settle them, `attempts` the tries of those with one delivery.
+        """
+        finished = rows.run(connection, _FINISHED, over)
+        if not self.ledger.tells:
+            return
+        rows.run(connection, UNTOLD, [(event_id,) for event_id, *_ in finished])
+        for event_id, trigger, agent, outcome, created, at, cost in finished:
+            if event_id in attempts:
+                # Its event is at hand.
+                row = event_id, trigger, agent, "done", outcome, attempts[event_id], created, at, cost, None, None
+                last[event_id][0].settled.append(row)
+        for row in rows.run(connection, _SETTLED, [row[:1] for row in finished if row[0] not in attempts]):
+            last[row[0]][0].settled.append(row)
 
 
-def record(connection: sqlite3.Connection, steps: Sequence[rows.Values]) -> list[None]:
+def record(connection: sqlite3.Connection, steps: Sequence[StepRow]) -> list[None]:
     """Write steps down, each (delivery id, key, kind, data)."""
-    rows.run(connection, _STEPS, steps)
+    rows.run(connection, STEPS, steps)
     return [None] * len(steps)
 
 
@@ -179,7 +198,7 @@ def _written(ending: Ending) -> rows.Values:
     verdict = ending.verdict
     return (
         ending.delivery.id, ending.attempt, verdict.content, verdict.usage, verdict.model, ending.now,
-        verdict.cost_usd,
+        verdict.cost_usd, ending.reply,
     )  # fmt: skip
 
 
@@ -215,6 +234,8 @@ def _insert(connection: sqlite3.Connection, deliveries: Sequence[_Placed]) -> No
         )
         for _, now, new, begins in deliveries
     ]  # fmt: skip
+    waiting = Counter(new.agent for _, _, new, begins in deliveries if not begins)
+    rows.run(connection, QUEUED, list(waiting.items()))
     for seq, (change, _, new, begins) in zip(rows.insert(connection, _DELIVERIES, written), deliveries, strict=True):
         change.fresh.append((new.id, seq))
         if begins:

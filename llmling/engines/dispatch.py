@@ -17,8 +17,8 @@ from llmling.engines.places import Kept, Places
 from llmling.engines.recorder import StepRecorder
 from llmling.engines.records import Change, Row
 from llmling.engines.steady import SteadyTime
+from llmling.engines.transaction import OneOfMany
 from llmling.engines.verdict import Ending, Verdict, judge
-from llmling.engines.writer import OneOfMany
 from llmling.errors import EngineError
 from llmling.events import Event
 from llmling.protocols import Again, Delivery, Policy, RunDelivery, Step, Work
@@ -241,7 +241,7 @@ class Dispatcher:
         inbox.overlooked.discard(delivery.id)
         journal = StepRecorder(self._database.writer, delivery.id, steps)
         work = Work(delivery, row.event, row.attempts + 1, journal)
-        task = self._group.create_task(self._deliver(inbox, row, work))
+        task = self._group.create_task(self._deliver(inbox, row, work, journal))
         self._tasks[delivery.id] = task
         task.add_done_callback(functools.partial(self._ended, inbox, row))
 
@@ -275,7 +275,7 @@ class Dispatcher:
 
     # --- running and settling ----------------------------------------------------------------------------------------
 
-    async def _deliver(self, inbox: Inbox, row: Row, work: Work) -> None:
+    async def _deliver(self, inbox: Inbox, row: Row, work: Work, journal: StepRecorder) -> None:
         began = self._time.monotonic()
         verdict = await self._outcome(inbox, work)
         inbox.took(self._time.monotonic() - began)
@@ -285,7 +285,8 @@ class Dispatcher:
             # The writer settles it whatever happens to this task; waiting keeps the agent's place taken until then.
             kept = self.keep(verdict.follows)
             task = asyncio.current_task()
-            ending = Ending(work.delivery, work.attempt, verdict, self._time.wall(), kept.places)
+            step = journal.take_back() if verdict.status == "done" else None
+            ending = Ending(work.delivery, work.attempt, verdict, self._time.wall(), kept.places, step)
             await self._database.writer.submit(
                 OneOfMany(self._batches.settle, ending),
                 patient=True,

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from llmling.engines import records, upkeep
 from llmling.engines.records import Change, EventRow
-from llmling.engines.writer import OneOfMany, Writer
+from llmling.engines.transaction import OneOfMany
+from llmling.engines.writer import Writer
 from llmling.errors import EngineError
 from llmling.events import Event
 from llmling.protocols import Settled

@@ -20,7 +20,8 @@ from llmling.engines.records import Arrival, Change, Row
 from llmling.engines.retention import Retention
 from llmling.engines.steady import SteadyTime
 from llmling.engines.store import EngineStore
-from llmling.engines.writer import NotWritable, OneOfMany
+from llmling.engines.transaction import OneOfMany
+from llmling.engines.writer import NotWritable
 from llmling.errors import EngineError, Full
 from llmling.events import Event
 from llmling.protocols import (

@@ -10,12 +10,21 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import field, replace
 
-from llmling.engines import lookups, overlap, records
+from llmling.engines import lookups, overlap, records, rows
 from llmling.engines.records import Arrival, Change, NewDelivery
 from llmling.engines.verdict import Ending
 from llmling.frozen import frozen
 from llmling.protocols import EventStatus, Policy, Receipt
 from llmling.records import gone
+
+QUEUED = (
+    "insert into inbox(agent, pending) values {values}"
+    " on conflict (agent) do update set pending = pending + excluded.pending"
+)
+"""Counts new deliveries that wait, by agent: triggers count only what changes afterwards."""
+STEPS = "insert or replace into step(delivery_id, key, kind, data) values {values}"
+UNTOLD = "insert or ignore into untold values {values}"
+"""Notes settled events, of which the serving process has yet to hear."""
 
 
 @frozen
@@ -33,11 +42,11 @@ class Ledger:
     def __init__(self) -> None:
         self.policies: Mapping[str, Policy] | None = None
         self._max_messages = 0
-        self.told = 0
+        self.tells = True
 
     def serve(self, policies: Mapping[str, Policy], max_messages_per_event: int, *, heard: bool) -> None:
         """Take over the rules of the serving process; `heard` when somebody listens to settled events."""
-        self.told = 0 if heard else 1
+        self.tells = heard
         self.update(policies, max_messages_per_event)
 
     def update(self, policies: Mapping[str, Policy], max_messages_per_event: int) -> None:
@@ -164,6 +173,8 @@ class Ledger:
                 None if reason is None else now, new.order_key, new.priority, turn, int(status == "running"),
             ),
         )  # fmt: skip
+        if cursor.rowcount and status == "pending":
+            rows.run(connection, QUEUED, [(new.agent, 1)])
         if cursor.rowcount and status != "dead" and turn and cursor.lastrowid is not None:
             change.fresh.append((new.id, cursor.lastrowid))
             if status == "running":
@@ -193,15 +204,17 @@ class Ledger:
         event_id = delivery.event_id
         found = connection.execute(
             "update delivery set status = ?, content = ?, error = ?, usage = ?, model = ?, finished = ?, wait_s = ?,"
-            " not_before = ?, cost = case when ? is null then cost else coalesce(cost, 0) + ? end"
+            " not_before = ?, reply = ?, cost = case when ? is null then cost else coalesce(cost, 0) + ? end"
             " where id = ? and status = 'running' and attempts = ?"
             " returning (select count(*) from delivery where event_id = ?)",
             (
                 verdict.status, verdict.content, verdict.error, verdict.usage, verdict.model, now if over else None,
-                verdict.wait_s, verdict.not_before, verdict.cost_usd, verdict.cost_usd, delivery.id, ending.attempt,
-                event_id,
+                verdict.wait_s, verdict.not_before, ending.reply, verdict.cost_usd, verdict.cost_usd, delivery.id,
+                ending.attempt, event_id,
             ),
         ).fetchall()  # fmt: skip
+        if ending.step is not None and (not found or ending.reply is None):
+            rows.run(connection, STEPS, [ending.step])
         if not found:
             return change
         total: int = found[0][0]
@@ -316,10 +329,11 @@ class Ledger:
         change: Change,
     ) -> None:
         connection.execute(
-            "update event set status = ?, finished = ?, error = ?, cost = ?, told = ?,"
+            "update event set status = ?, finished = ?, error = ?, cost = ?,"
             " outcome = case when ? = 'dead' then null else coalesce(outcome, 'ran') end where id = ?",
-            (status, now, error, cost, self.told, status, event_id),
+            (status, now, error, cost, status, event_id),
         )
-        if not self.told:
+        if self.tells:
+            rows.run(connection, UNTOLD, [(event_id,)])
             change.settled.append(lookups.event_row(connection, event_id))
         change.touched.add(event_id)

@@ -15,12 +15,17 @@ def event_row(connection: sqlite3.Connection, event_id: str) -> EventRow:
     return connection.execute("select * from event_record where id = ?", (event_id,)).fetchone()
 
 
-def steps_of(connection: sqlite3.Connection, delivery_id: str) -> tuple[Step, ...]:
-    """Return the steps of a delivery, in the order in which they were recorded."""
+def steps_of(connection: sqlite3.Connection, delivery_id: str, reply: str | None = None) -> tuple[Step, ...]:
+    """Return the steps of a delivery, in the order in which they were recorded; `reply` is that of its row."""
     found = connection.execute(
         "select key, kind, data from step where delivery_id = ? order by rowid", (delivery_id,)
     ).fetchall()
-    return tuple(records.step(columns) for columns in found)
+    steps = {step.key: step for step in map(records.step, found)}
+    if reply is not None:
+        last = records.reply_step(reply)
+        steps.pop(last.key, None)
+        steps[last.key] = last
+    return tuple(steps.values())
 
 
 def known(connection: sqlite3.Connection, event_id: str) -> Receipt:

@@ -42,7 +42,8 @@ def retry(connection: sqlite3.Connection, ledger: Ledger, event_id: str, now: fl
         )
         _requeue(connection, ledger, delivery_id, agent, now, change)
     if rows:
-        connection.execute("update event set outcome = null, finished = null, told = 0 where id = ?", (event_id,))
+        connection.execute("update event set outcome = null, finished = null where id = ?", (event_id,))
+        connection.execute("delete from untold where event_id = ?", (event_id,))
         ledger.refresh(connection, event_id, now, change)
     change.count = len(rows) + len(delayed)
     return change

@@ -16,6 +16,10 @@ from llmling.records import STARTING
 _PLACES = "concurrency"
 _SPACE, _STARTING_KEY = STARTING
 _APART = 2
+_RUNNING = (
+    "select d.agent, count(*) from event e join delivery d on d.event_id = e.id"
+    " where e.status = 'running' and e.status != 'done' and d.status = 'running' group by d.agent"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Reasons:
 
     def _look(self) -> Mapping[str, int]:
         if self._running is None:
-            self._running = dict(self._connection.execute("select agent, running from inbox where running > 0"))
+            self._running = dict(self._connection.execute(_RUNNING))
             facts = dict(self._connection.execute("select key, value from store where space = ?", (_SPACE,)))
             self._places = json.loads(facts.get(_PLACES, "{}"))
             self._starting = json.loads(facts.get(_STARTING_KEY, "{}"))

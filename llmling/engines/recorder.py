@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llmling.engines import records
 from llmling.engines.batches import record
-from llmling.engines.writer import OneOfMany, Writer
+from llmling.engines.records import StepRow
+from llmling.engines.transaction import OneOfMany, Posted
+from llmling.engines.writer import Writer
 from llmling.protocols import Step
 
 
@@ -19,6 +21,7 @@ class StepRecorder:
         self._delivery_id = delivery_id
         self._steps = {step.key: step for step in steps}
         self._written = self._durable = 0
+        self._last: tuple[Posted, StepRow] | None = None
 
     def recorded(self, key: str) -> Step | None:
         """Return the step of an earlier or this attempt, or None."""
@@ -31,13 +34,18 @@ class StepRecorder:
         does not undo it.
         """
         if committed:
-            await self._committed(self._write(step))
+            await self._committed(OneOfMany(record, self._row(step)))
         else:
-            self._writer.post(self._write(step))
+            self.note(step)
 
     def note(self, step: Step) -> None:
         """Record a step soon, in its order."""
-        self._writer.post(self._write(step))
+        row = self._row(step)
+        self._last = self._writer.post(OneOfMany(record, row)), row
+
+    def take_back(self) -> StepRow | None:
+        """Return the last step, to be written with the end of its delivery, unless it is on its way already."""
+        return self._last[1] if self._last is not None and self._writer.take_back(self._last[0]) else None
 
     async def flush(self) -> None:
         """Return when everything recorded is on disk."""
@@ -49,11 +57,11 @@ class StepRecorder:
         await self._writer.submit(run, patient=True)
         self._durable = max(self._durable, written)
 
-    def _write(self, step: Step) -> Callable[[sqlite3.Connection], None]:
-        row = (self._delivery_id, records.stored(step.key), step.kind, records.encode(dict(step.data)))
+    def _row(self, step: Step) -> StepRow:
+        row = records.step_row(self._delivery_id, step)
         self._steps[step.key] = step
         self._written += 1
-        return OneOfMany(record, row)
+        return row
 
 
 def _nothing(connection: sqlite3.Connection, items: Sequence[None]) -> list[None]:

@@ -148,6 +148,30 @@ def step(columns: tuple[Any, ...]) -> Step:
     return Step(restored(key), kind, json.loads(data))
 
 
+StepRow: TypeAlias = tuple[str, str | bytes, str, str]
+"""A step as it is written down: the id of its delivery, key, kind and data."""
+
+
+def step_row(delivery_id: str, step: Step) -> StepRow:
+    """Return a step as it is written down.
+
+    Raises:
+        TypeError: It holds what JSON cannot.
+    """
+    return delivery_id, stored(step.key), step.kind, _encode(dict(step.data))
+
+
+def reply(row: StepRow) -> str | None:
+    """Return a step as its delivery's own row holds it, None when it cannot."""
+    _, key, kind, data = row
+    return f'[{quoted(key)},"{kind}",{data}]' if isinstance(key, str) else None
+
+
+def reply_step(text: str) -> Step:
+    """Read what `reply` gave."""
+    return Step(*json.loads(text))
+
+
 def delivery_record(
     columns: tuple[Any, ...], steps: tuple[Step, ...] = (), waits_for: str | None = None
 ) -> DeliveryRecord:

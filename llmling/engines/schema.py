@@ -9,41 +9,44 @@ from typing import Any
 
 from llmling.errors import EngineError
 
-VERSION = 3
+VERSION = 4
 APPLICATION_ID = 0x4C4C6D6C
 BUSY_TIMEOUT_MS = 10_000
 _BUSY_AGAIN_S = 0.01
 _CACHE_KIB, _LOG_PAGES = 16_384, 4_000
 _OLDEST_SQLITE = (3, 35, 0)
 
-# An event's `first` is the id of its first delivery, `told` is 1 once the serving process heard that it is settled;
-# `line` is the order key, or nothing, of one that is skipped or coalesced beside others of its trigger.
-# A delivery has `turn` when none of the same agent and order key is open before it; it keeps it until it settles.
-# `inbox` counts by agent. Triggers keep counts and turns right whoever writes, so no statement can forget them.
-_TABLES = """
-create table event(
-    n integer primary key, id text not null unique, trigger text not null, agent text not null, type text not null,
-    status text not null, outcome text, created real not null, finished real, data text not null, first text,
-    cost real, error, told integer not null default 0, line);
+# An event's `first` is the id of its first delivery; `line` is the order key, or nothing, of one that is skipped or
+# coalesced beside others of its trigger. A delivery has `turn` when none of the same agent and order key is open before
+# it; it keeps it until it settles. `reply` is its last step, as a JSON array of key, kind and data, where that was
+# written together with its end. `untold` holds settled events that the serving process has not heard of, `inbox` how
+# many deliveries wait, by agent: new ones are counted by whoever inserts them, many at a time; all else is kept right
+# by triggers, whoever writes, so that no statement can forget it.
+_DELIVERY = """
 create table delivery(
-    seq integer primary key autoincrement, id text not null unique, event_id text not null, agent text not null,
+    seq integer primary key, id text not null unique, event_id text not null, agent text not null,
     status text not null, attempts integer not null default 0, crashes integer not null default 0,
     not_before real not null default 0, wait_s real not null default 0, hops integer not null, message text not null,
     content, error, usage text, cost real, model text, created real not null, finished real, order_key,
-    priority integer not null default 0, turn integer not null default 1);
-create table step(
+    priority integer not null default 0, turn integer not null default 1, reply text);
+"""
+_TABLES = f"""
+create table event(
+    n integer primary key, id text not null unique, trigger text not null, agent text not null, type text not null,
+    status text not null, outcome text, created real not null, finished real, data text not null, first text,
+    cost real, error, line);
+{_DELIVERY}create table step(
     delivery_id text not null, key text not null, kind text not null, data text not null,
     primary key (delivery_id, key));
 create table key(
     trigger text not null, key not null, event_id text not null, expires real,
     primary key (trigger, key)) without rowid;
 create table store(space text not null, key not null, value text not null, primary key (space, key)) without rowid;
-create table inbox(
-    agent text primary key, pending integer not null, running integer not null default 0) without rowid;
+create table inbox(agent text primary key, pending integer not null) without rowid;
+create table untold(event_id text primary key) without rowid;
 """
 _RULES = """
-create index event_status on event(status, n);
-create index event_untold on event(n) where told = 0 and finished is not null;
+create index event_status on event(status, n) where status != 'done';
 create index event_line on event(trigger, line) where line is not null and finished is null;
 create index delivery_event on delivery(event_id, seq);
 create index delivery_pending on delivery(agent, turn, priority, seq) where status = 'pending';
@@ -55,27 +58,16 @@ create view event_record as
         e.cost, e.error, e.data, e.n, d.status as first_status
     from event e left join delivery d on d.id = e.first;
 create view delivery_record as
-    select id, agent, status, attempts, hops, message, content, error, cost, created, finished, event_id, seq
+    select id, agent, status, attempts, hops, message, content, error, cost, created, finished, reply,
+        event_id, seq
     from delivery;
-create trigger delivery_queued after insert on delivery when new.status = 'pending' begin
-    insert into inbox(agent, pending) values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
-end;
-create trigger delivery_born after insert on delivery when new.status = 'running' begin
-    insert into inbox(agent, pending, running) values (new.agent, 0, 1) on conflict (agent) do update set
-        running = running + 1;
-end;
 create trigger delivery_requeued after update of status on delivery
 when new.status = 'pending' and old.status != 'pending' begin
-    insert into inbox(agent, pending) values (new.agent, 1) on conflict (agent) do update set
-        pending = pending + 1, running = running - (old.status = 'running');
+    insert into inbox values (new.agent, 1) on conflict (agent) do update set pending = pending + 1;
 end;
 create trigger delivery_taken after update of status on delivery
 when new.status != 'pending' and old.status = 'pending' begin
-    update inbox set pending = pending - 1, running = running + (new.status = 'running') where agent = new.agent;
-end;
-create trigger delivery_ended after update of status on delivery
-when old.status = 'running' and new.status not in ('running', 'pending') begin
-    update inbox set running = running - 1 where agent = new.agent;
+    update inbox set pending = pending - 1 where agent = new.agent;
 end;
 create trigger delivery_started after update of status on delivery
 when new.status = 'running' and old.status != 'running' begin
@@ -95,18 +87,35 @@ when new.order_key is not null and new.finished is null and old.finished is not 
         and order_key = new.order_key and turn = 1 and finished is null and seq != new.seq) where seq = new.seq;
 end;
 """
-# From each earlier format to the next one; the rules are made anew afterwards.
-_STEPS = {
-    1: """
+# From each earlier format to the next one; the rules are dropped before and made anew afterwards.
+_STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        """
 alter table event add column line;
 alter table delivery add column order_key;
 alter table delivery add column priority integer not null default 0;
 alter table delivery add column turn integer not null default 1;
 alter table inbox add column running integer not null default 0;
-update inbox set running =
-    (select count(*) from delivery where delivery.agent = inbox.agent and delivery.status = 'running');
 """,
-    2: "",
+    ),
+    2: (),
+    3: (
+        """
+create table untold(event_id text primary key) without rowid;
+insert into untold select id from event where told = 0 and finished is not null;
+alter table event drop column told;
+alter table inbox drop column running;
+alter table delivery rename to before;
+""",
+        _DELIVERY,
+        """
+insert into delivery(seq, id, event_id, agent, status, attempts, crashes, not_before, wait_s, hops, message, content,
+    error, usage, cost, model, created, finished, order_key, priority, turn)
+    select seq, id, event_id, agent, status, attempts, crashes, not_before, wait_s, hops, message, content,
+    error, usage, cost, model, created, finished, order_key, priority, turn from before order by seq;
+drop table before;
+""",
+    ),
 }
 
 
@@ -258,11 +267,12 @@ def _upgrade(connection: sqlite3.Connection, version: int) -> None:
     """Make the tables, or bring those of an earlier format to this one; nothing that is queued is lost."""
     if version == 0:
         _execute(connection, _TABLES)
-    for earlier in range(version or VERSION, VERSION):
-        _execute(connection, _STEPS[earlier])
     rules = connection.execute("select type, name from sqlite_master where type != 'table' and sql is not null")
     for kind, name in rules.fetchall():
         connection.execute(f"drop {kind} {name}")
+    for earlier in range(version or VERSION, VERSION):
+        for script in _STEPS[earlier]:
+            _execute(connection, script)
     _execute(connection, _RULES)
     connection.execute(f"pragma application_id = {APPLICATION_ID}")
     connection.execute(f"pragma user_version = {VERSION}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from llmling.engines import reasons, rows
 from llmling.engines.ledger import Ledger
@@ -27,7 +26,7 @@ def recover(connection: sqlite3.Connection, ledger: Ledger, concurrency: int, no
     # A delivery only runs in an event that is running, which the index on the event's status finds.
     left = connection.execute(
         "select d.id, d.event_id, d.agent, d.attempts, d.crashes + 1 from event e join delivery d on d.event_id = e.id"
-        " where e.status = 'running' and d.status = 'running'"
+        " where e.status = 'running' and e.status != 'done' and d.status = 'running'"
     ).fetchall()
     for delivery_id, event_id, agent, attempts, crashes in left:
         connection.execute("update delivery set status = 'pending', crashes = ? where id = ?", (crashes, delivery_id))
@@ -83,6 +82,7 @@ def forget(connection: sqlite3.Connection, event_ids: Sequence[str]) -> None:
     ]
     connection.executemany("delete from step where delivery_id in (select id from delivery where event_id = ?)", ids)
     connection.executemany("delete from delivery where event_id = ?", ids)
+    connection.executemany("delete from untold where event_id = ?", ids)
     connection.executemany("delete from event where id = ?", ids)
 
 
@@ -97,14 +97,12 @@ def forget_keys(connection: sqlite3.Connection, now: float) -> int:
 
 def untold(connection: sqlite3.Connection) -> list[EventRow]:
     """Return up to 200 settled events the serving process has not heard of."""
-    rows: list[Any] = connection.execute(
-        "select id from event where told = 0 and finished is not null order by n limit ?", (CHUNK,)
-    ).fetchall()
-    return [event_row(connection, event_id) for (event_id,) in rows]
+    found: list[tuple[str]] = connection.execute("select event_id from untold limit ?", (CHUNK,)).fetchall()
+    return [event_row(connection, event_id) for (event_id,) in found]
 
 
 def told(connection: sqlite3.Connection, heard: Sequence[Sequence[str]]) -> list[None]:
     """Write down that the serving process has heard of these events."""
     ids = [(event_id,) for event_ids in heard for event_id in event_ids]
-    rows.run(connection, "update event set told = 1 where id in (values {values}) and finished is not null", ids)
+    rows.run(connection, "delete from untold where event_id in (values {values})", ids)
     return [None] * len(heard)

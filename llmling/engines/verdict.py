@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from llmling.engines import records
-from llmling.engines.records import NewDelivery
+from llmling.engines.records import NewDelivery, StepRow
 from llmling.frozen import frozen
 from llmling.protocols import Again, Dead, Delivery, Done, EventStatus, Settlement, Waiting
 
@@ -29,13 +29,27 @@ class Verdict:
 
 @frozen
 class Ending:
-    """How a delivery ended at a time, in its so many-th try; of what follows, `begins` are those that start with it."""
+    """How a delivery ended at a time, in its so many-th try; of what follows, `begins` are those that start with it.
+
+    `step` is its last step where that is not written yet.
+    """
 
     delivery: Delivery
     attempt: int
     verdict: Verdict
     now: float
     begins: Collection[str] = ()
+    step: StepRow | None = None
+
+    @property
+    def reply(self) -> str | None:
+        """Its last step as its own row holds it."""
+        return None if self.step is None else records.reply(self.step)
+
+    @property
+    def alone(self) -> bool:
+        """Whether its event has no other delivery: all others follow from the end of the first one."""
+        return not self.delivery.hops
 
 
 def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdict:

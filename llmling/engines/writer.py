@@ -8,12 +8,12 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from llmling.engines.place import Place
-from llmling.engines.schema import explain, primary_code
+from llmling.engines.schema import explain
+from llmling.engines.transaction import Outcome, Posted, together
 from llmling.errors import EngineError
 
 log = logging.getLogger("llmling.engine")
@@ -23,48 +23,10 @@ T = TypeVar("T")
 BATCH = 256
 WATCH_S = 0.25
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
-# The fault of the store, not of an operation: everything of the transaction has failed and may succeed later.
-_STORE_FAULTS = {
-    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH,
-}  # fmt: skip
 
 
 class NotWritable(EngineError):
     """The store cannot be written right now."""
-
-
-class OneOfMany(Generic[A, T]):
-    """An operation on one item that may be run with all others of its kind that queue up with it.
-
-    `many` returns what comes of each, in their order. Between items of different kinds the order is not kept within a
-    transaction: nothing may be queued that has to come after another kind of the same delivery, but is not told of it.
-    """
-
-    __slots__ = ("item", "many")
-
-    def __init__(self, many: Callable[[sqlite3.Connection, Sequence[A]], Sequence[T]], item: A) -> None:
-        self.many = many
-        self.item = item
-
-    def __call__(self, connection: sqlite3.Connection) -> T:
-        """Run it alone."""
-        return self.many(connection, (self.item,))[0]
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    run: Callable[[sqlite3.Connection], Any]
-    patient: bool
-    committed: Callable[[Any], None] | None
-    failed: Callable[[], None] | None
-    future: asyncio.Future[Any] | None
-
-
-_Many: TypeAlias = Callable[[sqlite3.Connection, Sequence[Any]], Sequence[Any]]
-_Kinds: TypeAlias = dict[_Many, list[tuple[int, Any]]]
-_Outcome: TypeAlias = tuple[_Job, Any, BaseException | None]
 
 
 class Writer:
@@ -86,8 +48,9 @@ class Writer:
         self._connect = connect
         self._place = place
         self._foreign = foreign
-        self._queue: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
-        self._fresh: list[_Job] = []
+        self._queue: queue.SimpleQueue[list[Posted] | None] = queue.SimpleQueue()
+        self._fresh: list[Posted] = []
+        self._handing_over = False
         self._thread: threading.Thread | None = None
         self._closed = False
         self._give_up_s = 0.0
@@ -126,16 +89,25 @@ class Writer:
             NotWritable: From the future: the store cannot be written and `patient` is not set.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._put(_Job(run, patient, committed, failed, future))
+        self._put(Posted(run, patient, committed, failed, future))
         return future
 
-    def post(self, run: Callable[[sqlite3.Connection], T], *, committed: Callable[[T], None] | None = None) -> None:
+    def post(self, run: Callable[[sqlite3.Connection], T], *, committed: Callable[[T], None] | None = None) -> Posted:
         """Queue an operation that nobody waits for; it is patient.
 
         Raises:
             EngineError: The engine is closed.
         """
-        self._put(_Job(run, patient=True, committed=committed, failed=None, future=None))
+        posted = Posted(run, patient=True, committed=committed, failed=None, future=None)
+        self._put(posted)
+        return posted
+
+    def take_back(self, posted: Posted) -> bool:
+        """Take back the operation that was queued last; False when another one was, or the thread has it."""
+        if not self._fresh or self._fresh[-1] is not posted:
+            return False
+        self._fresh.pop()
+        return True
 
     async def close(self, give_up_s: float) -> None:
         """Commit what is queued and end the thread; a store that cannot be written is tried for `give_up_s`."""
@@ -153,15 +125,17 @@ class Writer:
         # The thread has nothing left to do but to return.
         self._thread.join()
 
-    def _put(self, job: _Job) -> None:
+    def _put(self, job: Posted) -> None:
         if self._closed or self._thread is None:
             raise EngineError("the engine is stopped")
         self._fresh.append(job)
-        if len(self._fresh) == 1:
+        if not self._handing_over:
             # Once for all of this turn of the loop: each time may wake the thread, which then wants what the loop has.
+            self._handing_over = True
             self._loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
+        self._handing_over = False
         jobs, self._fresh = self._fresh, []
         for start in range(0, len(jobs), BATCH):
             self._queue.put(jobs[start : start + BATCH])
@@ -184,7 +158,7 @@ class Writer:
             self._call(self._ended.set)
 
     def _work(self, connection: sqlite3.Connection) -> None:
-        backlog: list[_Job] = []
+        backlog: list[Posted] = []
         version = _data_version(connection) if self._foreign else 0
         looked = time.monotonic()
         closing = False
@@ -206,8 +180,8 @@ class Writer:
                 if version != before:
                     self._call(self._foreign)
 
-    def _collect(self, backlog: list[_Job], closing: bool) -> tuple[list[_Job], bool]:
-        jobs: list[_Job] = []
+    def _collect(self, backlog: list[Posted], closing: bool) -> tuple[list[Posted], bool]:
+        jobs: list[Posted] = []
         if backlog:
             wait_s: float | None = self._pause_s
         elif closing:
@@ -230,15 +204,15 @@ class Writer:
         """Why the last commit failed, None when it did not."""
         return self._fault
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Job]:
+    def _commit(self, connection: sqlite3.Connection, jobs: list[Posted]) -> list[Posted]:
         """Run the jobs in one transaction, tell their outcomes, and return those to be tried again."""
         try:
             if self._place is not None:
                 self._place.check()
-            outcomes = _together(connection, jobs)
+            outcomes = together(connection, jobs)
         except (sqlite3.Error, EngineError) as error:
             self._fail(error)
-            failed: list[_Outcome] = [(job, None, NotWritable(self._fault)) for job in jobs if not job.patient]
+            failed: list[Outcome] = [(job, None, NotWritable(self._fault)) for job in jobs if not job.patient]
             self._call(self._deliver, failed)
             return [job for job in jobs if job.patient]
         if self._fault is not None:
@@ -275,7 +249,7 @@ class Writer:
 
     # --- on the loop -------------------------------------------------------------------------------------------------
 
-    def _deliver(self, outcomes: list[_Outcome]) -> None:
+    def _deliver(self, outcomes: list[Outcome]) -> None:
         for job, result, error in outcomes:
             # Who waits goes on before whatever the callback starts: a sender hears that its event was taken, then it
             # runs.
@@ -303,80 +277,6 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         future.set_result(result)
     else:
         future.set_exception(error)
-
-
-def _together(connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Outcome]:
-    """Commit all jobs at once; when one of them fails, again with each of them for itself.
-
-    Raises:
-        sqlite3.Error: The store cannot be written; nothing of it happened.
-    """
-    try:
-        connection.execute("begin immediate")
-        results = _run(connection, jobs)
-        connection.execute("commit")
-        return [(job, result, None) for job, result in zip(jobs, results, strict=True)]
-    except Exception as error:
-        _roll_back(connection)
-        if _store_fault(error):
-            raise
-    try:
-        connection.execute("begin immediate")
-        outcomes: list[_Outcome] = [_apart(connection, job) for job in jobs]
-        connection.execute("commit")
-    except sqlite3.Error:
-        _roll_back(connection)
-        raise
-    return outcomes
-
-
-def _run(connection: sqlite3.Connection, jobs: list[_Job]) -> list[Any]:
-    """Run all jobs, items of a kind together, and return what comes of each."""
-    results: list[Any] = [None] * len(jobs)
-    kinds: _Kinds = {}
-    for place, job in enumerate(jobs):
-        run = job.run
-        if _one_of_many(run):
-            kinds.setdefault(run.many, []).append((place, run.item))
-        else:
-            _run_kinds(connection, kinds, results)
-            results[place] = run(connection)
-    _run_kinds(connection, kinds, results)
-    return results
-
-
-def _one_of_many(run: Callable[[sqlite3.Connection], Any]) -> TypeGuard[OneOfMany[Any, Any]]:
-    return isinstance(run, OneOfMany)
-
-
-def _run_kinds(connection: sqlite3.Connection, kinds: _Kinds, results: list[Any]) -> None:
-    for many, items in kinds.items():
-        for (place, _), result in zip(items, many(connection, [item for _, item in items]), strict=True):
-            results[place] = result
-    kinds.clear()
-
-
-def _apart(connection: sqlite3.Connection, job: _Job) -> _Outcome:
-    connection.execute("savepoint job")
-    try:
-        result = job.run(connection)
-    except Exception as error:
-        if _store_fault(error):
-            raise
-        connection.execute("rollback to job")
-        connection.execute("release job")
-        return job, None, error
-    connection.execute("release job")
-    return job, result, None
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("rollback")
-
-
-def _store_fault(error: Exception) -> bool:
-    return isinstance(error, sqlite3.Error) and primary_code(error) in _STORE_FAULTS
 
 
 def _data_version(connection: sqlite3.Connection, otherwise: int = 0) -> int:

@@ -350,6 +350,26 @@ async def test_an_agent_that_is_gone_leaves_a_reason(world: World) -> None:
 # --- steps -----------------------------------------------------------------------------------------------------------
 
 
+async def test_a_step_right_before_the_end_is_kept_behind_those_before_it(world: World) -> None:
+    first, second = Step("1", "reply", {"text": "ü"}), Step('2 "quoted"', "reply", {"text": "\n"})
+
+    async def stepwise(work: Work) -> Settlement:
+        await work.journal.record(first, committed=work.delivery.message.text == "apart")
+        await work.journal.record(second)
+        if work.delivery.message.text == "again":
+            await work.journal.flush()
+            await work.journal.record(Step("1", "reply", {"text": "other"}))
+        return Done("fine")
+
+    world.answers["a"] = stepwise
+    await world.start()
+    for text in ("together", "apart"):
+        record = await world.finished((await world.accept(text=text)).event_id)
+        assert record.deliveries[0].steps == (first, second)
+    record = await world.finished((await world.accept(text="again")).event_id)
+    assert record.deliveries[0].steps == (second, Step("1", "reply", {"text": "other"}))
+
+
 async def test_steps_of_earlier_attempts_are_known(world: World) -> None:
     seen: list[tuple[Step | None, Step | None]] = []
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from engine_world import World, to, until
 
 from llmling.errors import Full
-from llmling.protocols import Delivery, Done, Policy, Settlement, Step, Work
+from llmling.protocols import Again, Delivery, Done, Policy, Settlement, Step, Work
 
 MANY = 100
 
@@ -72,6 +73,19 @@ async def test_many_that_fan_out_and_end_at_once_settle_once_each(world: World) 
     ]  # fmt: skip
     assert [step.key for step in record.deliveries[0].steps] == ["looked"]
     assert len(world.started) == 4 * MANY
+
+
+async def test_what_is_told_of_many_that_end_at_once_is_what_is_written(world: World) -> None:
+    async def twice(work: Work) -> Settlement:
+        return Again("later", 0, cost_usd=0.25) if work.attempt == 1 else Done("end", cost_usd=0.5)
+
+    world.answers["a"] = twice
+    await world.start({"a": Policy(concurrency=MANY, inbox_size=MANY)})
+    await asyncio.gather(*[world.accept(text=f"{number}", key=f"{number}") for number in range(MANY)])
+    await until(lambda: len(world.settled) == MANY)
+    assert {(told.attempts, told.cost_usd) for told in world.settled} == {(2, 0.75)}
+    for told in world.settled[:: MANY // 10]:
+        assert replace(await world.record(told.id), deliveries=()) == told
 
 
 async def test_of_many_at_once_none_causes_more_messages_than_it_may(world: World) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from engine_world import AGENTS, Gate, ManualClock, World, to, until
 
+from llmling.engines import schema
 from llmling.engines.sqlite import SqliteEngine
 from llmling.errors import EngineBusy, EngineError
 from llmling.events import Event
@@ -309,7 +310,9 @@ async def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(database(tmp_path))) as connection:
         connection.execute("pragma user_version = 99")
     message = await refused("state/pool.db", tmp_path)
-    assert "was written by a newer llmling (format 99, this release knows 3); upgrade llmling" in message
+    assert (
+        f"was written by a newer llmling (format 99, this release knows {schema.VERSION}); upgrade llmling" in message
+    )
 
 
 async def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -69,13 +70,13 @@ QUEUED = 1_000
 
 
 def build(path: Path) -> list[str]:
-    """Make a file of format 1 with queued events, one that was running and one that waits; return their ids."""
+    """Make a file of format 1 with an event that ran, one that waits, queued ones, a done one nobody was told of."""
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(FORMAT_1)
         connection.execute(f"pragma application_id = {schema.APPLICATION_ID}")
         connection.execute("pragma user_version = 1")
-        statuses = ["running", "waiting", *["pending"] * QUEUED]
+        statuses = ["running", "waiting", *["pending"] * QUEUED, "done"]
         ids = [_insert(connection, number, status) for number, status in enumerate(statuses)]
         connection.commit()
     return ids
@@ -83,15 +84,17 @@ def build(path: Path) -> list[str]:
 
 def _insert(connection: sqlite3.Connection, number: int, status: str) -> str:
     event = Event("inbox", "t", data=number)
+    finished = time.time() if status == "done" else None
     connection.execute(
-        "insert into event(id, trigger, agent, type, status, created, data, first) values (?, ?, ?, ?, ?, ?, ?, ?)",
-        (event.id, "inbox", "a", "t", status, 1.0, json.dumps(event.to_dict()), f"{event.id}/a"),
+        "insert into event(id, trigger, agent, type, status, created, data, first, finished)"
+        " values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (event.id, "inbox", "a", "t", status, 1.0, json.dumps(event.to_dict()), f"{event.id}/a", finished),
     )
     message = json.dumps(Message.user(str(number)).to_dict())
     connection.execute(
-        "insert into delivery(id, event_id, agent, status, attempts, hops, message, created)"
-        " values (?, ?, ?, ?, ?, ?, ?, ?)",
-        (f"{event.id}/a", event.id, "a", status, int(status != "pending"), 0, message, 1.0),
+        "insert into delivery(id, event_id, agent, status, attempts, hops, message, created, finished)"
+        " values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (f"{event.id}/a", event.id, "a", status, int(status != "pending"), 0, message, 1.0, finished),
     )
     connection.execute("insert into key values (?, ?, ?, ?)", ("inbox", str(number), event.id, None))
     return event.id
@@ -102,18 +105,19 @@ async def test_what_an_earlier_release_has_queued_is_run(tmp_path: Path) -> None
     world = World("sqlite", tmp_path)
     await world.engine.open()
     try:
-        assert await world.engine.counts() == {"running": 1, "waiting": 1, "pending": QUEUED}
+        assert await world.engine.counts() == {"running": 1, "waiting": 1, "pending": QUEUED, "done": 1}
         assert not (await world.accept(key="7")).new
         await world.start()
-        await until(lambda: len(world.settled) == QUEUED + 1)
-        assert [delivery for delivery, _ in world.started] == [f"{event_id}/a" for event_id in (ids[0], *ids[2:])]
+        await until(lambda: len(world.settled) == QUEUED + 2)
+        assert ids[-1] in {record.id for record in world.settled}
+        assert [delivery for delivery, _ in world.started] == [f"{event_id}/a" for event_id in (ids[0], *ids[2:-1])]
         assert await world.engine.retry(ids[1]) == 1
         assert (await world.finished(ids[1])).status == "done"
-        assert await world.engine.counts() == {"done": QUEUED + 2}
+        assert await world.engine.counts() == {"done": QUEUED + 3}
     finally:
         await world.engine.stop(0)
     with closing(sqlite3.connect(tmp_path / "state" / "pool.db")) as connection:
-        assert connection.execute("select * from inbox").fetchall() == [("a", 0, 0)]
+        assert connection.execute("select * from inbox").fetchall() == [("a", 0)]
         assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
 
 
@@ -123,7 +127,9 @@ def test_an_upgraded_file_is_like_a_new_one(tmp_path: Path) -> None:
     for path in (tmp_path / "old" / "pool.db", tmp_path / "new.db"):
         with closing(schema.open_file(path)) as connection:
             rules = "select type, name, sql from sqlite_master where type != 'table' order by name"
-            tables = connection.execute("select name from sqlite_master where type = 'table' order by name").fetchall()
+            tables = connection.execute(
+                "select name from sqlite_master where type = 'table' and name not like 'sqlite_%' order by name"
+            ).fetchall()
             columns = {
                 table: sorted(
                     connection.execute('select name, type, "notnull", dflt_value, pk from pragma_table_info(?)', table)

@@ -62,6 +62,18 @@ async def test_many_writes_share_a_commit(writer: Writer) -> None:
     assert await writer.submit(changes) == 1000
 
 
+async def test_what_was_queued_last_can_be_taken_back_until_the_thread_has_it(writer: Writer) -> None:
+    first = writer.post(lambda connection: insert(connection, "first"))
+    last = writer.post(lambda connection: insert(connection, "last"))
+    assert not writer.take_back(first)
+    assert writer.take_back(last)
+    assert not writer.take_back(last)
+    assert writer.take_back(first)
+    gone = writer.post(lambda connection: insert(connection, "gone"))
+    assert await writer.submit(keys) == ["gone"]
+    assert not writer.take_back(gone)
+
+
 async def test_closing_commits_what_is_queued(tmp_path: Path) -> None:
     writer = Writer(lambda: open_file(tmp_path / "pool.db"))
     await writer.open()
