@@ -29,15 +29,17 @@ _LONGEST_SLEEP_S = 30.0
 _RELOAD_S = 1.0
 _CANCEL_AGAIN_S = 1.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 300.0
+_UNWRITTEN = "delivery %s is done, but this cannot be written; it runs again"
 
 
 class Dispatcher:
-    """Starts what is due and settles what has ended; `group` owns all its tasks.
+    """Starts what is due and settles what has ended; `end` is awaited by whoever starts it, whatever happens.
 
     `applied` is told of every settled delivery right after the commit, with its successors and their places.
     """
 
     _group: asyncio.TaskGroup
+    _loop: asyncio.AbstractEventLoop
 
     def __init__(
         self,
@@ -57,15 +59,18 @@ class Dispatcher:
         self._applied = applied
         self._inboxes = {agent: Inbox(agent, policy) for agent, policy in policies.items()}
         self._places = Places(concurrency)
+        # By delivery, from its start until its end is committed; the task itself has ended by then.
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._fresh: list[tuple[Inbox, Row, asyncio.Task[None]]] = []
+        self._quiet: asyncio.Event | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._stopped: set[str] = set()
         self._cutting = False
         self._cut = 0
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Begin to hand out, from what is on disk."""
-        self._group = group
+        """Begin to hand out, from what is on disk; `group` owns what goes on beside the deliveries."""
+        self._group, self._loop = group, asyncio.get_running_loop()
         self.reload()
 
     def update(self, policies: Mapping[str, Policy], concurrency: int) -> None:
@@ -241,23 +246,33 @@ class Dispatcher:
         inbox.overlooked.discard(delivery.id)
         journal = StepRecorder(self._database.writer, delivery.id, steps)
         work = Work(delivery, row.event, row.attempts + 1, journal)
-        task = self._group.create_task(self._deliver(inbox, row, work, journal))
+        # The group that owns the engine's other tasks would be told of the end of each of these, one by one.
+        task = self._loop.create_task(self._deliver(inbox, row, work, journal))
         self._tasks[delivery.id] = task
-        task.add_done_callback(functools.partial(self._ended, inbox, row))
+        if not self._fresh:
+            self._loop.call_soon(self._started)
+        self._fresh.append((inbox, row, task))
 
-    def _ended(self, inbox: Inbox, row: Row, task: asyncio.Task[None]) -> None:
-        if task.cancelled() and self._cutting:
-            # Cancelled before its first step: nothing of it has run.
-            self._cut += 1
-            self._release(row)
-        self._over(inbox, row, task)
+    def _started(self) -> None:
+        # The first steps of those that were begun in one turn of the loop with the first of them are still to come.
+        fresh, self._fresh = self._fresh, []
+        self._loop.call_soon(self._never_started, fresh)
 
-    def _over(self, inbox: Inbox, row: Row, task: asyncio.Task[None] | None) -> None:
-        # Whichever comes first, its commit or the end of its task; the delivery may be on its next try by then.
-        if self._tasks.get(row.delivery.id) is task:
-            del self._tasks[row.delivery.id]
-            self._stopped.discard(row.delivery.id)
-            self._leave(inbox, row)
+    def _never_started(self, fresh: list[tuple[Inbox, Row, asyncio.Task[None]]]) -> None:
+        for inbox, row, task in fresh:
+            # Nothing of a task that was cancelled before its first step has run; a later cancellation ends in it.
+            if task.cancelled():
+                if self._cutting:
+                    self._cut += 1
+                    self._release(row)
+                self._over(inbox, row)
+
+    def _over(self, inbox: Inbox, row: Row) -> None:
+        del self._tasks[row.delivery.id]
+        self._stopped.discard(row.delivery.id)
+        if self._quiet is not None and not self._tasks:
+            self._quiet.set()
+        self._leave(inbox, row)
 
     def _leave(self, inbox: Inbox, row: Row) -> None:
         if self._places.leave(inbox, row):
@@ -280,38 +295,33 @@ class Dispatcher:
         verdict = await self._outcome(inbox, work)
         inbox.took(self._time.monotonic() - began)
         if verdict is None:
+            self._over(inbox, row)
             return
         try:
-            # The writer settles it whatever happens to this task; waiting keeps the agent's place taken until then.
             kept = self.keep(verdict.follows)
-            task = asyncio.current_task()
             step = journal.take_back() if verdict.status == "done" else None
             ending = Ending(work.delivery, work.attempt, verdict, self._time.wall(), kept.places, step)
-            await self._database.writer.submit(
+            # The writer settles it whatever happens from now on; the agent's place is taken until then.
+            self._database.writer.post(
                 OneOfMany(self._batches.settle, ending),
-                patient=True,
-                committed=lambda change: self._settled(inbox, row, task, verdict, change, kept),
-                failed=lambda: self.free(kept),
+                committed=lambda change: self._settled(inbox, row, verdict, change, kept),
+                failed=lambda: self._unsettled(inbox, row, kept),
             )
-        except asyncio.CancelledError:
-            _uncancel()
         except Exception:
-            log.exception("delivery %s is done, but this cannot be written; it runs again", work.delivery.id)
+            log.exception(_UNWRITTEN, work.delivery.id)
+            self._over(inbox, row)
 
-    def _settled(
-        self,
-        inbox: Inbox,
-        row: Row,
-        task: asyncio.Task[None] | None,
-        verdict: Verdict,
-        change: Change,
-        kept: Kept,
-    ) -> None:
-        # Its task has one step to go; who hears of the end and comes back at once finds the place free.
-        self._over(inbox, row, task)
+    def _settled(self, inbox: Inbox, row: Row, verdict: Verdict, change: Change, kept: Kept) -> None:
+        # Who hears of the end and comes back at once finds the place free.
+        self._over(inbox, row)
         self._applied(change, row.event, verdict.follows, kept)
         if verdict.status == "pending":
             self._ring_at(inbox, verdict.not_before)
+
+    def _unsettled(self, inbox: Inbox, row: Row, kept: Kept) -> None:
+        log.error(_UNWRITTEN, row.delivery.id)
+        self._over(inbox, row)
+        self.free(kept)
 
     async def _outcome(self, inbox: Inbox, work: Work) -> Verdict | None:
         delivery_id = work.delivery.id
@@ -352,15 +362,21 @@ class Dispatcher:
             with contextlib.suppress(EngineError):
                 await self._database.writer.submit(lambda connection: None)
             if self._tasks and grace_s > 0:
-                await asyncio.wait(self._tasks.values(), timeout=grace_s)
+                self._quiet = asyncio.Event()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._quiet.wait(), grace_s)
         finally:
-            self.cut()
-            # A run may take a while to let go, or even swallow a cancellation.
-            while self._tasks:
-                for task in self._tasks.values():
-                    task.cancel()
-                await asyncio.wait(self._tasks.values(), timeout=_CANCEL_AGAIN_S)
+            await self.end()
         return self._cut
+
+    async def end(self) -> None:
+        """Cancel what is running, and return when it has let go; what is only to be written is left to the writer."""
+        self.cut()
+        # A run may take a while to let go, or even swallow a cancellation.
+        while running := [task for task in self._tasks.values() if not task.done() or task.cancelled()]:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
 
 
 def _uncancel() -> None:

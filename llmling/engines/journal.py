@@ -213,6 +213,7 @@ class JournalEngine(Reading, ABC):
                     raise
         finally:
             started.set()
+            await dispatcher.end()
 
     async def _retain(self) -> None:
         while True:

@@ -92,13 +92,19 @@ class Writer:
         self._put(Posted(run, patient, committed, failed, future))
         return future
 
-    def post(self, run: Callable[[sqlite3.Connection], T], *, committed: Callable[[T], None] | None = None) -> Posted:
+    def post(
+        self,
+        run: Callable[[sqlite3.Connection], T],
+        *,
+        committed: Callable[[T], None] | None = None,
+        failed: Callable[[], None] | None = None,
+    ) -> Posted:
         """Queue an operation that nobody waits for; it is patient.
 
         Raises:
             EngineError: The engine is closed.
         """
-        posted = Posted(run, patient=True, committed=committed, failed=None, future=None)
+        posted = Posted(run, patient=True, committed=committed, failed=failed, future=None)
         self._put(posted)
         return posted
 
