@@ -130,14 +130,14 @@ def tool_span(agent: str, tool: str, call_id: str, *, known: bool = True) -> Ope
 
 def event_place(event: Event) -> Place:
     """Return the place of an event's own span: the same in every process and after every restart."""
-    return Place(_sender(event).trace_id, _hash(event.id, 8))
+    return _places(event)[1]
 
 
 def event_settled(record: EventRecord) -> None:
     """Add the span of an event that is done or dead: from its commit to its end, all its hops below it."""
     if record.finished is None or not (record.outcome == "ran" or record.status == "dead"):
         return
-    sender, place = _sender(record.event), event_place(record.event)
+    sender, place = _places(record.event)
     attributes: dict[str, Any] = {
         semconv.OPERATION: "process",
         semconv.EVENT_ID: record.id,
@@ -165,23 +165,30 @@ def event_settled(record: EventRecord) -> None:
 
 
 def _sender(event: Event) -> Place:
-    """Return where the sender of an event was in its trace, by the W3C header `traceparent`; else a trace of its own.
+    return _places(event)[0]
 
-    The trace of an event without that header follows from its id, so that every hop of its chain, in any process and
-    on any attempt, has the same.
+
+def _places(event: Event) -> tuple[Place, Place]:
+    """Return where the sender of an event was in its trace, and the event's own span.
+
+    By the W3C header `traceparent`; without it in a trace of its own, that follows from the id of the event, so that
+    every hop of its chain, in any process and on any attempt, has the same.
     """
+    own = _own_places(event.id)
     for name, value in event.headers.items():
         if name.lower() != "traceparent":
             continue
         found = _TRACEPARENT.fullmatch(value.strip())
         if found is not None and found["trace"].strip("0") and found["span"].strip("0"):
-            return Place(found["trace"], found["span"])
-    return Place(_hash(event.id, 16))
+            return Place(found["trace"], found["span"]), Place(found["trace"], own[1].span_id)
+    return own
 
 
-@functools.lru_cache(maxsize=256)
-def _hash(text: str, size_bytes: int) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size_bytes).hexdigest()
+# As many as a busy pool has under way: each is asked for when a hop starts and when the event ends.
+@functools.lru_cache(maxsize=1024)
+def _own_places(event_id: str) -> tuple[Place, Place]:
+    found = hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
+    return Place(found[:32]), Place(found[:32], found[32:])
 
 
 @functools.lru_cache(maxsize=256)
