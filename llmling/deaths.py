@@ -118,7 +118,7 @@ class Mourner:
                 return
 
     async def _catch_up(self) -> None:
-        store, now = self._engine.store, self._clock.now().timestamp()
+        store, now = self._engine.store, self._clock.unix()
         since = await store.get(SINCE, self.key)
         if since is None:
             await store.put(SINCE, {self.key: now})

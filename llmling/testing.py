@@ -35,6 +35,10 @@ class FakeClock:
         """Return the wall time as an aware datetime in UTC."""
         return self._now
 
+    def unix(self) -> float:
+        """Return the same as Unix seconds."""
+        return self._now.timestamp()
+
     def monotonic(self) -> float:
         """Return steady seconds, from 0."""
         return self._steady

@@ -218,7 +218,7 @@ class JournalEngine(Reading, ABC):
     async def _retain(self) -> None:
         while True:
             try:
-                await self._retention.apply(self._opened(), self._clock.now().timestamp())
+                await self._retention.apply(self._opened(), self._clock.unix())
             except EngineError as error:
                 log.error("old events could not be deleted, trying again later: %s", error)
             await self._clock.sleep(self._retention.every_s)
@@ -239,7 +239,7 @@ class JournalEngine(Reading, ABC):
             dispatcher.reload()
 
     async def _bury(self) -> None:
-        bury = functools.partial(upkeep.bury, ledger=self._ledger, now=self._clock.now().timestamp())
+        bury = functools.partial(upkeep.bury, ledger=self._ledger, now=self._clock.unix())
         while (await self._write(bury)).count >= upkeep.CHUNK:
             pass
 
@@ -267,7 +267,7 @@ class JournalEngine(Reading, ABC):
             Full: The inbox is full, or the journal cannot be written.
             TypeError: The event holds what JSON cannot.
         """
-        now = self._clock.now().timestamp()
+        now = self._clock.unix()
         deliveries = () if delivery is None else (delivery,)
         data, new = records.encode(event.to_dict()), None if delivery is None else records.new_delivery(delivery)
         key_, dead_ = None if key is None else records.stored(key), None if dead is None else records.stored(dead)
@@ -333,7 +333,7 @@ class JournalEngine(Reading, ABC):
         return await self._operate(functools.partial(operator.decide, event_id=event_id, decision=decision, seen=seen))
 
     async def _operate(self, operation: Callable[..., Change]) -> int:
-        now = self._clock.now().timestamp()
+        now = self._clock.unix()
         return (await self._write(functools.partial(operation, ledger=self._ledger, now=now))).count
 
     # --- after a commit ----------------------------------------------------------------------------------------------

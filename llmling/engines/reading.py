@@ -39,11 +39,11 @@ class Reading(ABC):
         return self._database
 
     def _sight(self) -> Sight:
-        return Sight(self._clock.now().timestamp(), self.serving)
+        return Sight(self._clock.unix(), self.serving)
 
     async def known(self, trigger: str, keys: Sequence[str]) -> dict[str, Receipt]:
         """Return the receipts of those keys that are known."""
-        now = self._clock.now().timestamp()
+        now = self._clock.unix()
         return await self._opened().read(lambda connection: queries.known(connection, trigger, keys, now))
 
     # --- what happened -----------------------------------------------------------------------------------------------

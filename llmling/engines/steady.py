@@ -10,7 +10,7 @@ class SteadyTime:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._offset_s = clock.now().timestamp() - clock.monotonic()
+        self._offset_s = clock.unix() - clock.monotonic()
 
     def now(self) -> float:
         """Return Unix seconds as they were at the start plus the steady time since."""
@@ -18,7 +18,7 @@ class SteadyTime:
 
     def wall(self) -> float:
         """Return Unix seconds by the wall clock."""
-        return self._clock.now().timestamp()
+        return self._clock.unix()
 
     def monotonic(self) -> float:
         """Return steady seconds."""

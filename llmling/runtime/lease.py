@@ -95,7 +95,7 @@ class _Holder:
     def _over(self, found: dict[str, Any], heard_s: float) -> bool:
         # Clocks of two machines differ, and jump, so the time in the value only shortens the watch over leases that
         # look long over: a holder that lives is heard of within half a lease. The watch needs no clock but its own.
-        now, silent_s = self._clock.now().timestamp(), self._clock.monotonic() - heard_s
+        now, silent_s = self._clock.unix(), self._clock.monotonic() - heard_s
         looks_over = now >= found["until"] + self._lease_s
         return silent_s >= (self._lease_s / 2 if looks_over else self._lease_s)
 
@@ -144,7 +144,7 @@ class _Holder:
         return {**self._until(), "owner": self._me, "next": after}
 
     def _until(self) -> dict[str, Any]:
-        return {"until": self._clock.now().timestamp() + self._lease_s}
+        return {"until": self._clock.unix() + self._lease_s}
 
     async def _swap(self, old: dict[str, Any] | None, new: dict[str, Any]) -> bool:
         # Cancelled or not, whether it was written must be known, or a lease stays that nobody gives back.

@@ -56,7 +56,7 @@ class Shares:
         """
         holder = new_id()
         while True:
-            now = self._clock.now().timestamp()
+            now = self._clock.unix()
             before = await self._store.get(_SPACE, _KEY)
             after = _current(before or {}, now)
             wait_s = max(_wait_s(after.get(name, {}), limit, now) for name, limit in limits.items())
@@ -84,7 +84,7 @@ class Shares:
         try:
             while True:
                 before = await self._store.get(_SPACE, _KEY)
-                after = _current(before or {}, self._clock.now().timestamp())
+                after = _current(before or {}, self._clock.unix())
                 held = [each["places"] for each in after.values() if holder in each["places"]]
                 for places in held:
                     del places[holder]

@@ -69,7 +69,7 @@ class HttpSink:
     def _headers(self, answer: Answer, body: bytes) -> dict[str, str]:
         # Header values are ASCII; ids of ordinary agents stay as they are.
         delivery_id = quote(answer.delivery_id, safe=_PRINTABLE, errors="replace")
-        time = str(int(self._clock.now().timestamp()))
+        time = str(int(self._clock.unix()))
         ours = {"Content-Type": "application/json", "webhook-id": delivery_id, "webhook-timestamp": time}
         if self._key is not None:
             signature = hmac.digest(self._key, f"{delivery_id}.{time}.".encode() + body, hashlib.sha256)

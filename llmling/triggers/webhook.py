@@ -124,7 +124,7 @@ class WebhookTrigger:
             if self._config.host in LOOPBACK and foreign_page(request.headers):
                 raise Refused(401, "web pages of other sites may not post here; add `auth:` to the trigger")
             return OPEN
-        verified = verify(auth, request.headers, body, self._services.clock.now().timestamp())
+        verified = verify(auth, request.headers, body, self._services.clock.unix())
         if not verified.ok:
             raise Refused(401, verified.reason, headers=challenge(auth))
         return verified

@@ -39,6 +39,9 @@ class ManualClock:
     def now(self) -> dt.datetime:
         return self.wall
 
+    def unix(self) -> float:
+        return self.now().timestamp()
+
     def monotonic(self) -> float:
         return self.steady
 

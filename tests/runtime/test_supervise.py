@@ -22,6 +22,9 @@ class HandClock:
     def now(self) -> dt.datetime:
         return dt.datetime.fromtimestamp(self.seconds, dt.UTC)
 
+    def unix(self) -> float:
+        return self.now().timestamp()
+
     def monotonic(self) -> float:
         return self.seconds
 

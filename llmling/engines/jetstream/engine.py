@@ -237,7 +237,7 @@ class NatsEngine:
             Full: The inbox is full, or NATS cannot be reached.
             TypeError: The event holds what JSON cannot.
         """
-        now, host = self._clock.now().timestamp(), self._host if self._started else None
+        now, host = self._clock.unix(), self._host if self._started else None
         name = None if key is None else key_of(trigger, key)
         doc = events.new_doc(event, trigger, agent, now=now, outcome=outcome, key=name, host=host)
         doc["mark"] = new_id()
@@ -274,7 +274,7 @@ class NatsEngine:
     async def known(self, trigger: str, keys: Sequence[str]) -> dict[str, Receipt]:
         """Return the receipts of those keys that are known."""
         self._opened()
-        return await self._intake.known(trigger, keys, self._clock.now().timestamp())
+        return await self._intake.known(trigger, keys, self._clock.unix())
 
     async def _drop_oldest(self, event_id: str, delivery_id: str, reason: str) -> int:
         return await self._operator.settle(event_id, delivery_id, reason)

@@ -82,7 +82,7 @@ class Upkeep:
             await asyncio.wait(waits)
 
     async def _look(self) -> None:
-        now = self._clock.now().timestamp()
+        now = self._clock.unix()
         async with aclosing(self._archive.book.headings("event.*")) as headings:
             listed = {each.key: each async for each in headings}
         passed = max((each.revision for each in listed.values()), default=0)
