@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from llmling.engines import rows
 from llmling.engines.ledger import QUEUED, STEPS, UNTOLD, Accepted, Ledger
 from llmling.engines.lookups import steps_of
 from llmling.engines.records import Arrival, Change, NewDelivery, StepRow
+from llmling.engines.transaction import OneByOne
 from llmling.engines.verdict import Ending
 from llmling.protocols import Receipt, Step
 
@@ -32,14 +33,14 @@ _STARTS = (
     " returning id"
 )
 _STEPPED = "select distinct delivery_id from step where delivery_id in (values {values})"
+# Not with its `with` in front: of such a statement Python does not say how many rows it has changed.
 _ENDS = (
-    "with ending(id, tries, content, usage, model, finished, cost, reply) as (values {values})"
-    " update delivery set status = 'done', content = ending.content, error = null, usage = ending.usage,"
+    "update delivery set status = 'done', content = ending.content, error = null, usage = ending.usage,"
     " model = ending.model, finished = ending.finished, reply = ending.reply, wait_s = 0, not_before = 0,"
-    " cost = case when ending.cost is null then delivery.cost else coalesce(delivery.cost, 0) + ending.cost end"
-    " from ending"
+    " cost = ending.cost from ("
+    "with ending(id, tries, content, usage, model, finished, cost, reply) as (values {values}) select * from ending"
+    ") as ending"
     " where delivery.id = ending.id and delivery.attempts = ending.tries and delivery.status = 'running'"
-    " returning id, cost"
 )
 _TOTALS = (
     "select event_id, count(*), total(status = 'done'), sum(cost) from delivery"
@@ -49,7 +50,6 @@ _FINISHED = (
     "with over(id, finished, cost) as (values {values})"
     " update event set status = 'done', finished = over.finished, error = null, cost = over.cost,"
     " outcome = coalesce(outcome, 'ran') from over where event.id = over.id"
-    " returning id, trigger, agent, outcome, created, finished, cost"
 )
 _SPENT = (
     "with spent(id, cost) as (values {values})"
@@ -113,9 +113,16 @@ class Batches:
         return [steps.pop(delivery_id, None) for delivery_id, _ in starts]
 
     def settle(self, connection: sqlite3.Connection, endings: Sequence[Ending]) -> list[Change]:
-        """Write how deliveries ended, what follows from them and what this means for their events."""
-        usual = {id(ending): ending for ending in endings if self._follows(ending)}
-        done = self._done(connection, list(usual.values())) if len(usual) > 1 else {}
+        """Write how deliveries ended, what follows from them and what this means for their events.
+
+        Raises:
+            OneByOne: One of them is not running any more; each for itself is settled as it should be.
+        """
+        usual = [ending for ending in endings if self._follows(ending)] if len(endings) > 1 else []
+        if rows.change(connection, _ENDS, [_written(ending) for ending in usual]) != len(usual):
+            raise OneByOne
+        done = self._finish(connection, [ending for ending in usual if ending.is_all])
+        done |= self._go_on(connection, [ending for ending in usual if not ending.is_all])
         return [done.get(id(ending)) or self.ledger.settle(connection, ending) for ending in endings]
 
     def _follows(self, ending: Ending) -> bool:
@@ -125,12 +132,33 @@ class Batches:
             return False
         return all(self._plain(new) and self.ledger.endless(new.agent) for new in verdict.successors)
 
-    def _done(self, connection: sqlite3.Connection, endings: Sequence[Ending]) -> dict[int, Change]:
-        ended: dict[str, float | None] = dict(rows.run(connection, _ENDS, [_written(each) for each in endings]))
-        ids = dict.fromkeys(each.delivery.event_id for each in endings if not each.alone)
-        totals = {row[0]: row[1:] for row in rows.run(connection, _TOTALS, [(event_id,) for event_id in ids])}
-        totals |= {each.delivery.event_id: (1, 1, ended.get(each.delivery.id)) for each in endings if each.alone}
-        messages = {event_id: row[0] for event_id, row in totals.items()}
+    def _finish(self, connection: sqlite3.Connection, endings: Sequence[Ending]) -> dict[int, Change]:
+        """Settle the events of which these were the only deliveries."""
+        changes: dict[int, Change] = {}
+        over: list[rows.Values] = []
+        for ending in endings:
+            event_id, origin, now, cost = ending.row.delivery.event_id, ending.row.origin, ending.now, ending.cost_usd
+            over.append((event_id, now, cost))
+            change = changes[id(ending)] = Change()
+            change.touched.add(event_id)
+            if self.ledger.tells:
+                # As `event_record` shows it; who hears of it has the event at hand.
+                row = event_id, origin.trigger, origin.agent, "done", "ran", ending.attempt, origin.created, now, cost
+                change.settled.append((*row, None, None))
+        self._over(connection, over)
+        return changes
+
+    def _over(self, connection: sqlite3.Connection, over: Sequence[rows.Values]) -> None:
+        """Write down that events have settled, each (id, time, cost)."""
+        rows.run(connection, _FINISHED, over)
+        if self.ledger.tells:
+            rows.run(connection, UNTOLD, [row[:1] for row in over])
+
+    def _go_on(self, connection: sqlite3.Connection, endings: Sequence[Ending]) -> dict[int, Change]:
+        """Write what follows, and settle the events of which every delivery is done."""
+        ids = dict.fromkeys(ending.delivery.event_id for ending in endings)
+        totals = {row[0]: row for row in rows.run(connection, _TOTALS, [(event_id,) for event_id in ids])}
+        messages = {event_id: row[1] for event_id, row in totals.items()}
         changes: dict[int, Change] = {}
         successors: list[_Placed] = []
         last: dict[str, tuple[Change, float]] = {}
@@ -138,10 +166,6 @@ class Batches:
         for ending in endings:
             event_id, verdict = ending.delivery.event_id, ending.verdict
             change = changes[id(ending)] = Change()
-            if ending.delivery.id not in ended:
-                rows.run(connection, STEPS, [] if ending.step is None else [ending.step])
-                continue
-            del ended[ending.delivery.id]
             change.touched.add(event_id)
             before, goes_on = messages[event_id], bool(verdict.successors)
             messages[event_id] += len(verdict.successors)
@@ -155,37 +179,14 @@ class Batches:
                 spent[event_id] = spent.get(event_id, 0.0) + verdict.cost_usd
         _insert(connection, successors)
         rows.run(connection, _SPENT, list(spent.items()))
-        over = {event_id for event_id in last if totals[event_id][:2] == (messages[event_id],) * 2}
+        over = {event_id for event_id in last if totals[event_id][1:3] == (messages[event_id],) * 2}
         for event_id in last.keys() - over:
             self.ledger.refresh(connection, event_id, last[event_id][1], last[event_id][0])
-        attempts = {each.delivery.event_id: each.attempt for each in endings if each.alone}
-        self._finish(
-            connection, [(event_id, last[event_id][1], totals[event_id][2]) for event_id in over], last, attempts
-        )
+        self._over(connection, [(event_id, last[event_id][1], totals[event_id][3]) for event_id in over])
+        if self.ledger.tells:
+            for row in rows.run(connection, _SETTLED, [(event_id,) for event_id in over]):
+                last[row[0]][0].settled.append(row)
         return changes
-
-    def _finish(
-        self,
-        connection: sqlite3.Connection,
-        over: list[rows.Values],
-        last: Mapping[str, tuple[Change, float]],
-        attempts: Mapping[str, int],
-    ) -> None:
-        """Settle events of which every delivery is done, each (id, time, cost).
-
-        `last` are the changes that settle them, `attempts` the tries of those with one delivery.
-        """
-        finished = rows.run(connection, _FINISHED, over)
-        if not self.ledger.tells:
-            return
-        rows.run(connection, UNTOLD, [(event_id,) for event_id, *_ in finished])
-        for event_id, trigger, agent, outcome, created, at, cost in finished:
-            if event_id in attempts:
-                # Its event is at hand.
-                row = event_id, trigger, agent, "done", outcome, attempts[event_id], created, at, cost, None, None
-                last[event_id][0].settled.append(row)
-        for row in rows.run(connection, _SETTLED, [row[:1] for row in finished if row[0] not in attempts]):
-            last[row[0]][0].settled.append(row)
 
 
 def record(connection: sqlite3.Connection, steps: Sequence[StepRow]) -> list[None]:
@@ -197,8 +198,8 @@ def record(connection: sqlite3.Connection, steps: Sequence[StepRow]) -> list[Non
 def _written(ending: Ending) -> rows.Values:
     verdict = ending.verdict
     return (
-        ending.delivery.id, ending.attempt, verdict.content, verdict.usage, verdict.model, ending.now,
-        verdict.cost_usd, ending.reply,
+        ending.row.delivery.id, ending.attempt, verdict.content, verdict.usage, verdict.model, ending.now,
+        ending.cost_usd, ending.reply,
     )  # fmt: skip
 
 
@@ -208,16 +209,12 @@ def _accept(connection: sqlite3.Connection, arrivals: Sequence[tuple[Arrival, Ne
     deliveries: list[_Placed] = []
     found: list[Accepted] = []
     for arrival, new in arrivals:
-        event, change = arrival.event, Change()
-        events.append(
-            (
-                event.id, arrival.trigger, arrival.agent, event.type, "running" if arrival.begins else "pending",
-                arrival.now, arrival.data, new.id,
-            )
-        )  # fmt: skip
+        event, change, begins, now = arrival.event, Change(), arrival.begins, arrival.now
+        status = "running" if begins else "pending"
+        events.append((event.id, arrival.trigger, arrival.agent, event.type, status, now, arrival.data, new.id))
         if arrival.key is not None:
             keys.append((arrival.trigger, arrival.key, event.id, arrival.expires))
-        deliveries.append((change, arrival.now, new, arrival.begins))
+        deliveries.append((change, now, new, begins))
         found.append(Accepted(Receipt(event.id, new=True), change=change))
     rows.run(connection, _EVENTS, events)
     rows.run(connection, _KEYS, keys)

@@ -15,12 +15,11 @@ from llmling.engines.database import Database
 from llmling.engines.inbox import Inbox
 from llmling.engines.places import Kept, Places
 from llmling.engines.recorder import StepRecorder
-from llmling.engines.records import Change, Row
+from llmling.engines.records import Change, Origin, Row
 from llmling.engines.steady import SteadyTime
 from llmling.engines.transaction import OneOfMany
 from llmling.engines.verdict import Ending, Verdict, judge
 from llmling.errors import EngineError
-from llmling.events import Event
 from llmling.protocols import Again, Delivery, Policy, RunDelivery, Step, Work
 
 log = logging.getLogger("llmling.engine")
@@ -49,7 +48,7 @@ class Dispatcher:
         run: RunDelivery,
         policies: Mapping[str, Policy],
         concurrency: int,
-        applied: Callable[[Change, Event | None, Sequence[Delivery], Kept | None], None],
+        applied: Callable[[Change, Origin | None, Sequence[Delivery], Kept | None], None],
     ) -> None:
         self._database = database
         self._batches = batches
@@ -239,13 +238,13 @@ class Dispatcher:
             self.reload([inbox.agent])
             return
         if self._places.closed:
-            self._release(row)
+            self._release(row.delivery.id)
             self._leave(inbox, row)
             return
         delivery = row.delivery
         inbox.overlooked.discard(delivery.id)
         journal = StepRecorder(self._database.writer, delivery.id, steps)
-        work = Work(delivery, row.event, row.attempts + 1, journal)
+        work = Work(delivery, row.origin.event, row.attempts + 1, journal)
         # The group that owns the engine's other tasks would be told of the end of each of these, one by one.
         task = self._loop.create_task(self._deliver(inbox, row, work, journal))
         self._tasks[delivery.id] = task
@@ -264,7 +263,7 @@ class Dispatcher:
             if task.cancelled():
                 if self._cutting:
                     self._cut += 1
-                    self._release(row)
+                    self._release(row.delivery.id)
                 self._over(inbox, row)
 
     def _over(self, inbox: Inbox, row: Row) -> None:
@@ -280,13 +279,13 @@ class Dispatcher:
         self._pump()
         self._feed(inbox)
 
-    def _release(self, row: Row) -> None:
+    def _release(self, delivery_id: str) -> None:
         try:
             self._database.writer.post(
-                functools.partial(self._ledger.release, delivery_id=row.delivery.id, now=self._time.wall())
+                functools.partial(self._ledger.release, delivery_id=delivery_id, now=self._time.wall())
             )
         except EngineError:
-            log.warning("delivery %s could not be given back before the end; it counts as a try", row.delivery.id)
+            log.warning("delivery %s could not be given back before the end; it counts as a try", delivery_id)
 
     # --- running and settling ----------------------------------------------------------------------------------------
 
@@ -300,7 +299,7 @@ class Dispatcher:
         try:
             kept = self.keep(verdict.follows)
             step = journal.take_back() if verdict.status == "done" else None
-            ending = Ending(work.delivery, work.attempt, verdict, self._time.wall(), kept.places, step)
+            ending = Ending(row, work.attempt, verdict, self._time.wall(), kept.places, step)
             # The writer settles it whatever happens from now on; the agent's place is taken until then.
             self._database.writer.post(
                 OneOfMany(self._batches.settle, ending),
@@ -314,7 +313,7 @@ class Dispatcher:
     def _settled(self, inbox: Inbox, row: Row, verdict: Verdict, change: Change, kept: Kept) -> None:
         # Who hears of the end and comes back at once finds the place free.
         self._over(inbox, row)
-        self._applied(change, row.event, verdict.follows, kept)
+        self._applied(change, row.origin, verdict.follows, kept)
         if verdict.status == "pending":
             self._ring_at(inbox, verdict.not_before)
 
@@ -330,7 +329,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             if self._cutting:
                 self._cut += 1
-                self._release(Row(0, work.delivery, work.event))
+                self._release(delivery_id)
                 return None
             if delivery_id in self._stopped:
                 log.info("delivery %s was stopped: it has been settled by an operator", delivery_id)

@@ -16,7 +16,7 @@ from llmling.engines.dispatch import Dispatcher
 from llmling.engines.ledger import Ledger
 from llmling.engines.places import Kept
 from llmling.engines.reading import Reading
-from llmling.engines.records import Arrival, Change, Row
+from llmling.engines.records import Arrival, Change, Origin, Row
 from llmling.engines.retention import Retention
 from llmling.engines.steady import SteadyTime
 from llmling.engines.store import EngineStore
@@ -272,6 +272,7 @@ class JournalEngine(Reading, ABC):
         data, new = records.encode(event.to_dict()), None if delivery is None else records.new_delivery(delivery)
         key_, dead_ = None if key is None else records.stored(key), None if dead is None else records.stored(dead)
         kept = None if self._dispatcher is None else self._dispatcher.keep(deliveries)
+        origin = Origin(event, trigger, agent, now)
         arrival = Arrival(
             event,
             data,
@@ -288,7 +289,7 @@ class JournalEngine(Reading, ABC):
         try:
             accepted = await self._opened().writer.submit(
                 OneOfMany(self._batches.accept, arrival),
-                committed=lambda accepted: self._apply(accepted.change, event, deliveries, kept),
+                committed=lambda accepted: self._apply(accepted.change, origin, deliveries, kept),
                 failed=lambda: self._free(kept),
             )
         except NotWritable as error:
@@ -348,20 +349,20 @@ class JournalEngine(Reading, ABC):
     def _apply(
         self,
         change: Change,
-        event: Event | None = None,
+        origin: Origin | None = None,
         deliveries: Sequence[Delivery] = (),
         kept: Kept | None = None,
     ) -> None:
-        """Let those in memory know; `deliveries` of `event` are those the change may have made pending.
+        """Let those in memory know; `deliveries` of the event of `origin` are those the change may have made pending.
 
         Some of them have begun, in places that were `kept` for them; the others wait for theirs.
         """
         dispatcher = self._dispatcher
         if dispatcher is not None:
-            if event is not None and change.fresh:
+            if origin is not None and change.fresh:
                 by_id = {delivery.id: delivery for delivery in deliveries}
                 for delivery_id, seq in change.fresh:
-                    row = Row(seq, by_id[delivery_id], event)
+                    row = Row(seq, by_id[delivery_id], origin)
                     if kept is not None and delivery_id in change.begun:
                         dispatcher.begin(kept, row)
                     else:
@@ -372,7 +373,7 @@ class JournalEngine(Reading, ABC):
             dispatcher.cancel(change.stopped)
             if change.requeued:
                 dispatcher.reload(change.requeued)
-        self._hearing.hear(change, event)
+        self._hearing.hear(change, None if origin is None else origin.event)
 
 
 def _report(owner: asyncio.Task[None]) -> None:

@@ -34,15 +34,26 @@ class NewDelivery:
     priority: int = 0
 
 
+@frozen
+class Origin:
+    """An event and what its row says of where it comes from: the trigger, the agent it is for, when it was accepted."""
+
+    event: Event
+    trigger: str
+    agent: str
+    created: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A pending delivery in memory, with its place in the queue, the tries it has had, and the crashes it was in."""
+    """A pending delivery in memory: its place in the queue, its tries so far, their cost, and the crashes it was in."""
 
     seq: int
     delivery: Delivery
-    event: Event
+    origin: Origin
     attempts: int = 0
     crashes: int = 0
+    cost_usd: float | None = None
 
 
 class Change:
@@ -121,7 +132,8 @@ def new_delivery(delivery: Delivery) -> NewDelivery:
 
 
 ROW = (
-    "d.seq, d.id, d.event_id, d.agent, d.hops, d.message, d.attempts, d.crashes, e.data, d.order_key, d.priority"
+    "d.seq, d.id, d.event_id, d.agent, d.hops, d.message, d.attempts, d.crashes, e.data, d.order_key, d.priority,"
+    " d.cost, e.trigger, e.agent, e.created"
     " from delivery d join event e on e.id = d.event_id"
 )
 """What `row` reads."""
@@ -129,7 +141,8 @@ ROW = (
 
 def row(columns: tuple[Any, ...]) -> Row:
     """Read a row of `ROW`."""
-    seq, delivery_id, event_id, agent, hops, message, attempts, crashes, data, order_key, priority = columns
+    seq, delivery_id, event_id, agent, hops, message, attempts, crashes, data, order_key, priority, *rest = columns
+    cost_usd, trigger, for_agent, created = rest
     delivery = Delivery(
         delivery_id,
         event_id,
@@ -139,7 +152,8 @@ def row(columns: tuple[Any, ...]) -> Row:
         order_key=_text(order_key),
         priority=priority,
     )
-    return Row(seq, delivery, Event.from_dict(json.loads(data)), attempts, crashes)
+    origin = Origin(Event.from_dict(json.loads(data)), trigger, for_agent, created)
+    return Row(seq, delivery, origin, attempts, crashes, cost_usd)
 
 
 def step(columns: tuple[Any, ...]) -> Step:

@@ -32,6 +32,15 @@ def run(connection: sqlite3.Connection, statement: str, rows: Sequence[Values]) 
     return found
 
 
+def change(connection: sqlite3.Connection, statement: str, rows: Sequence[Values]) -> int:
+    """Run a statement that gives nothing, and return how many rows it has changed."""
+    changed = 0
+    for piece in pieces(rows):
+        filled = _filled(statement, len(piece), len(piece[0]))
+        changed += connection.execute(filled, tuple(chain.from_iterable(piece))).rowcount
+    return changed
+
+
 def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[Values]) -> list[int]:
     """Insert rows into a table that counts them, all or none of a piece, and return their numbers."""
     numbers: list[int] = []

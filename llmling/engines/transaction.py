@@ -21,6 +21,10 @@ _STORE_FAULTS = {
 }  # fmt: skip
 
 
+class OneByOne(Exception):
+    """Raised by an operation on many items when each has to be done for itself: nothing of the transaction happened."""
+
+
 class OneOfMany(Generic[A, T]):
     """An operation on one item that may be run with all others of its kind that queue up with it.
 

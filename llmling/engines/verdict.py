@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from llmling.engines import records
-from llmling.engines.records import NewDelivery, StepRow
+from llmling.engines.records import NewDelivery, Row, StepRow
 from llmling.frozen import frozen
 from llmling.protocols import Again, Dead, Delivery, Done, EventStatus, Settlement, Waiting
 
@@ -29,12 +29,12 @@ class Verdict:
 
 @frozen
 class Ending:
-    """How a delivery ended at a time, in its so many-th try; of what follows, `begins` are those that start with it.
+    """How a delivery ended at a time, in its so many-th try.
 
-    `step` is its last step where that is not written yet.
+    `begins` are those of what follows that start with it, `step` is its last step where that is not written yet.
     """
 
-    delivery: Delivery
+    row: Row
     attempt: int
     verdict: Verdict
     now: float
@@ -42,14 +42,26 @@ class Ending:
     step: StepRow | None = None
 
     @property
+    def delivery(self) -> Delivery:
+        """What has ended."""
+        return self.row.delivery
+
+    @property
     def reply(self) -> str | None:
         """Its last step as its own row holds it."""
         return None if self.step is None else records.reply(self.step)
 
     @property
-    def alone(self) -> bool:
-        """Whether its event has no other delivery: all others follow from the end of the first one."""
-        return not self.delivery.hops
+    def cost_usd(self) -> float | None:
+        """What all its tries have cost."""
+        before, last = self.row.cost_usd, self.verdict.cost_usd
+        return before if last is None else last if before is None else before + last
+
+    @property
+    def is_all(self) -> bool:
+        """Whether its event ends with it: nothing follows, and but for the first delivery all follow from others."""
+        verdict = self.verdict
+        return verdict.status == "done" and not verdict.successors and not self.row.delivery.hops
 
 
 def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmling.engines.inbox import Inbox
 from llmling.engines.quarantine import Quarantine
-from llmling.engines.records import Row
+from llmling.engines.records import Origin, Row
 from llmling.events import Event
 from llmling.messages import Message
 from llmling.protocols import Delivery, Policy
@@ -14,7 +14,7 @@ def row(seq: int, crashes: int, attempts: int | None = None) -> Row:
     """Return a delivery that was in so many crashes."""
     event = Event(f"e{seq}", "hook", "test", "")
     delivery = Delivery(f"d{seq}", event.id, "a", Message.user("x"), 0)
-    return Row(seq, delivery, event, crashes if attempts is None else attempts, crashes)
+    return Row(seq, delivery, Origin(event, "hook", "a", 0.0), crashes if attempts is None else attempts, crashes)
 
 
 def test_one_crash_makes_no_suspect_unless_only_one_try_is_left() -> None:
