@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from llmling.encoding import encoder
 from llmling.events import Event
 from llmling.frozen import frozen
-from llmling.messages import Message, TextPart
+from llmling.messages import Message, TextPart, Usage
 from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus, Outcome, Overlap, Receipt, Step
 
 EventRow: TypeAlias = tuple[Any, ...]
@@ -87,6 +87,29 @@ def encode(value: Any) -> str:
         TypeError: The value is not plain data.
     """
     return _encode(value)
+
+
+def event_text(event: Event) -> str:
+    """Return an event as it is written down: the JSON of its `to_dict`, whose plain data need not be made.
+
+    Raises:
+        TypeError: It holds what JSON cannot.
+    """
+    data, headers = event.data, event.headers
+    return (
+        f'{{"id":{quoted(event.id)},"source":{quoted(event.source)},"type":{quoted(event.type)},'
+        f'"subject":{quoted(event.subject)},"time":"{event.time.isoformat()}",'
+        f'"data":{quoted(data) if type(data) is str else _encode(data)},'
+        f'"headers":{_encode(dict(headers)) if headers else "{}"}}}'
+    )
+
+
+_USAGE = '{"input_tokens":%d,"output_tokens":%d,"requests":%d,"tool_calls":%d}'
+
+
+def usage_text(usage: Usage) -> str:
+    """Return what a delivery used as it is written down."""
+    return _USAGE % (usage.input_tokens, usage.output_tokens, usage.requests, usage.tool_calls)
 
 
 def _message(message: Message) -> str:

@@ -69,7 +69,7 @@ def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdic
     match settlement:
         case Done(content, successors, usage, cost_usd, model):
             new = [records.new_delivery(delivery) for delivery in successors]
-            spent = records.encode(usage.to_dict()) if usage.requests else None
+            spent = records.usage_text(usage) if usage.requests else None
             return Verdict(
                 "done", records.stored(content), None, spent, cost_usd, model, successors=new, follows=successors
             )
