@@ -21,15 +21,14 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[
 
 def run_span(agent: str, model: str, run_id: str, event: Event) -> OpenSpan:
     """Begin the span of one run of an agent: below what runs here, else at the top of its event's trace."""
+    name, same = _run(agent, model)
     attributes = {
-        semconv.OPERATION: "invoke_agent",
-        semconv.AGENT_NAME: agent,
-        **_model(model),
+        **same,
         semconv.RUN_ID: run_id,
         semconv.EVENT_ID: event.id,
         semconv.EVENT_SOURCE: event.source,
     }
-    return OpenSpan(tracer(), f"invoke_agent {agent}", current_span() or _sender(event), attributes, _add_up)
+    return OpenSpan(tracer(), name, current_span() or _sender(event), attributes, _add_up)
 
 
 def run_completed(span: OpenSpan, model: str, finish_reason: str) -> tuple[Span, ...]:
@@ -82,8 +81,8 @@ def _add_up(span: OpenSpan) -> None:
 def chat_span(model: str, request: ModelRequest, tries_before: int) -> OpenSpan:
     """Begin the span of one try of a model request: one request to a provider, one span."""
     parent = current_span()
-    named = _model(model)
-    attributes: dict[str, Any] = {semconv.OPERATION: "chat", **named}
+    name, same = _chat(model)
+    attributes = dict(same)
     if isinstance(parent, OpenSpan) and (agent := parent.attributes.get(semconv.AGENT_NAME)) is not None:
         attributes[semconv.AGENT_NAME] = agent
     if tries_before:
@@ -94,7 +93,7 @@ def chat_span(model: str, request: ModelRequest, tries_before: int) -> OpenSpan:
         if setting in semconv.SETTINGS:
             attributes[semconv.SETTINGS[setting]] = value
     place = parent or new_trace()
-    return OpenSpan(tracer(), f"chat {named[semconv.REQUEST_MODEL]}", place, attributes)
+    return OpenSpan(tracer(), name, place, attributes)
 
 
 def chat_answered(span: OpenSpan, response: ModelResponse) -> None:
@@ -151,47 +150,66 @@ def event_settled(record: EventRecord) -> None:
         attributes[semconv.ERROR_TYPE] = "dead"
     tracer().add(
         Span(
-            name=f"process {record.trigger}",
-            trace_id=place.trace_id,
-            span_id=place.span_id or "",
-            parent_id=sender.span_id,
-            started=record.created,
-            latency_ms=(record.finished - record.created) * 1000,
-            status="error" if dead else "ok",
-            error=(record.error or "dead") if dead else None,
-            attributes=attributes,
+            f"process {record.trigger}",
+            place.trace_id,
+            place.span_id or "",
+            sender.span_id,
+            record.created,
+            (record.finished - record.created) * 1000,
+            "error" if dead else "ok",
+            (record.error or "dead") if dead else None,
+            attributes,
         )
     )
 
 
 def _sender(event: Event) -> Place:
-    return _places(event)[0]
+    """Return where the sender of an event was in its trace, by the W3C header `traceparent`; else a trace of its own.
+
+    The trace of an event without that header follows from its id, so that every hop of its chain, in any process and
+    on any attempt, has the same.
+    """
+    return _told(event) or _made(event.id)[0]
 
 
 def _places(event: Event) -> tuple[Place, Place]:
-    """Return where the sender of an event was in its trace, and the event's own span.
+    """Return the place of the sender of an event and the event's own; asked for by each of its hops, and at its end."""
+    own, told = _kept(event.id), _told(event)
+    return own if told is None else (told, Place(told.trace_id, own[1].span_id))
 
-    By the W3C header `traceparent`; without it in a trace of its own, that follows from the id of the event, so that
-    every hop of its chain, in any process and on any attempt, has the same.
-    """
-    own = _own_places(event.id)
+
+def _told(event: Event) -> Place | None:
     for name, value in event.headers.items():
         if name.lower() != "traceparent":
             continue
         found = _TRACEPARENT.fullmatch(value.strip())
         if found is not None and found["trace"].strip("0") and found["span"].strip("0"):
-            return Place(found["trace"], found["span"]), Place(found["trace"], own[1].span_id)
-    return own
+            return Place(found["trace"], found["span"])
+    return None
 
 
-# As many as a busy pool has under way: each is asked for when a hop starts and when the event ends.
-@functools.lru_cache(maxsize=1024)
-def _own_places(event_id: str) -> tuple[Place, Place]:
+def _made(event_id: str) -> tuple[Place, Place]:
     found = hashlib.blake2b(event_id.encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
     return Place(found[:32]), Place(found[:32], found[32:])
 
 
+# For as many events as a busy pool has under way.
+_kept = functools.lru_cache(maxsize=1024)(_made)
+
+# Names and attributes that are the same in every run of an agent, and in every try of a model.
+
+
 @functools.lru_cache(maxsize=256)
+def _run(agent: str, model: str) -> tuple[str, Mapping[str, Any]]:
+    return f"invoke_agent {agent}", {semconv.OPERATION: "invoke_agent", semconv.AGENT_NAME: agent, **_model(model)}
+
+
+@functools.lru_cache(maxsize=256)
+def _chat(model: str) -> tuple[str, Mapping[str, Any]]:
+    named = _model(model)
+    return f"chat {named[semconv.REQUEST_MODEL]}", {semconv.OPERATION: "chat", **named}
+
+
 def _model(name: str) -> Mapping[str, str]:
     provider, model = semconv.provider_and_model(name)
     named = {} if provider is None else {semconv.PROVIDER: provider}
