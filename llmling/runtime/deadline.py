@@ -29,12 +29,13 @@ class Limit:
         self._seconds = seconds
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a time limit is for code that runs in a task")
-        loop = task.get_loop()
         self._task, self._before, self.when = task, task.cancelling(), loop.time() + self._seconds
-        self._line = _line(loop, self._seconds)
+        line = _lines.known.get(self._seconds) if _lines.loop is loop else None
+        self._line = _line(loop, self._seconds) if line is None else line
         self._line.add(self)
         return self
 
