@@ -51,7 +51,9 @@ class Inbox:
     def low(self) -> bool:
         """Whether it is time to load more."""
         enough = self.policy.concurrency + _AHEAD // 2
-        return self.more or any(self._ready.count(priority) <= enough for priority in self.behind)
+        return self.more or (
+            bool(self.behind) and any(self._ready.count(priority) <= enough for priority in self.behind)
+        )
 
     @property
     def idle(self) -> bool:

@@ -68,7 +68,7 @@ def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdic
     """Return how a delivery ends in its so many-th try, of which it may have so many."""
     match settlement:
         case Done(content, successors, usage, cost_usd, model):
-            new = [records.new_delivery(delivery) for delivery in successors]
+            new = [records.new_delivery(delivery) for delivery in successors] if successors else ()
             spent = records.usage_text(usage) if usage.requests else None
             return Verdict(
                 "done", records.stored(content), None, spent, cost_usd, model, successors=new, follows=successors

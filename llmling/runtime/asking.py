@@ -7,7 +7,7 @@ question that waits there, and its answer the reply.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from llmling.asks import Ask, Question, ask_key, decision_key, decision_of
@@ -67,8 +67,8 @@ class Asking:
             response = ModelResponse.from_dict(step.data)
         else:
             response = await self._hooked(iteration, purpose, messages, tools)
-            if not answers:
-                await self._record(key, response)
+            if not answers and self._recording:
+                await self._journal.record(self._step(key, response, {}))
         self._progress.count(response)
         if not answers:
             self._progress.check()
@@ -77,17 +77,16 @@ class Asking:
     async def record(self, key: str, response: ModelResponse, **facts: Any) -> None:
         """Record an answer and facts about it, so that a run that starts again takes it from the journal."""
         self._progress.answered = not response.message.tool_calls
-        await self._record(key, response, **facts)
+        if self._recording:
+            await self._journal.record(self._step(key, response, facts))
 
     async def reject(self, key: str, response: ModelResponse) -> None:
         """Record an answer that has to be given again: a run that starts again takes the same way."""
-        await self._record(key, response, rejected=True)
+        if self._recording:
+            await self._journal.record(self._step(key, response, {"rejected": True}))
 
-    async def _record(self, key: str, response: ModelResponse, **facts: Any) -> None:
-        if not self._recording:
-            return
-        data = {**response.to_dict(), **self._progress.stamp(), **facts}
-        await self._journal.record(Step(key, "reply", data))
+    def _step(self, key: str, response: ModelResponse, facts: Mapping[str, Any]) -> Step:
+        return Step(key, "reply", {**response.to_dict(), **self._progress.stamp(), **facts})
 
     async def _hooked(
         self, iteration: int, purpose: Purpose, messages: Sequence[Message], tools: tuple[ToolSpec, ...]

@@ -79,8 +79,11 @@ class Deliveries:
         context = RunContext(work.event, work.journal, key=work.delivery.id)
         try:
             result = await node.answer(work.delivery.message, context)
-            await self._send(node, result, work)
-            successors = await self._successors(node, result.message, work, work.delivery.id, work.delivery.hops)
+            if node.sinks:
+                await self._send(node, result, work)
+            successors: Sequence[Delivery] = ()
+            if node.connections:
+                successors = await self._successors(node, result.message, work, work.delivery.id, work.delivery.hops)
         except DecisionNeeded as error:
             reason = waiting_reason(asked.asks, error, work.event.id, self._counter)
             waiting_logger.warning("event %s waits for a decision, agent %r: %s", work.event.id, node.name, reason)

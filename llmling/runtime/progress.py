@@ -111,7 +111,7 @@ class Progress:
         """Return which run records a step, and when; the first step of a run also carries how it began."""
         stamp: dict[str, Any] = {"run": self.run_id, "time": self._profile.clock.unix()}
         if self._begun is not None:
-            stamp["began"] = self._begun.as_step(0).data
+            stamp["began"] = self._begun.as_data()
             self._begun = None
         return stamp
 

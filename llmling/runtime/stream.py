@@ -64,8 +64,18 @@ class RunEvent:
 
     def as_step(self, number: int) -> Step:
         """Return the event as a step, for a trace; `number` is its place among those of its run."""
-        data = {"type": self.type, "agent": self.agent, "message": self.message, "data": dict(self.data)}
-        return Step(f"{self.run_id}:{number}", "event", {**data, "run": self.run_id, "time": self.time.timestamp()})
+        return Step(f"{self.run_id}:{number}", "event", self.as_data())
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the event as the data of a step."""
+        return {
+            "type": self.type,
+            "agent": self.agent,
+            "message": self.message,
+            "data": dict(self.data),
+            "run": self.run_id,
+            "time": self.time.timestamp(),
+        }
 
 
 def ended(error: BaseException) -> tuple[RunEventType, str]:

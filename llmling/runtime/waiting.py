@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import CoroutineType
+from typing import Any
 
 from llmling.asks import Ask, ask_of, decision_key, open_asks
 from llmling.errors import Asked, DecisionNeeded
@@ -19,6 +21,8 @@ LONGEST_QUESTION = 500
 
 class AskedJournal:
     """The journal of a delivery that notes what this attempt came to ask, however deep inside."""
+
+    __slots__ = ("_journal", "_steps")
 
     def __init__(self, journal: Recorder) -> None:
         self._journal = journal
@@ -38,11 +42,11 @@ class AskedJournal:
             self._steps[key] = step
         return step
 
-    async def record(self, step: Step, *, committed: bool = False) -> None:
+    def record(self, step: Step, *, committed: bool = False) -> CoroutineType[Any, Any, None]:
         """Record a step."""
         if step.kind == "asked":
             self._steps[step.key] = step
-        await self._journal.record(step, committed=committed)
+        return self._journal.record(step, committed=committed)
 
     def note(self, step: Step) -> None:
         """Record a step, soon."""
