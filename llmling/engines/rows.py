@@ -10,17 +10,16 @@ from typing import Any, TypeAlias
 
 Values: TypeAlias = tuple[Any, ...]
 
-_MOST = 64
+_SIZES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 
 
 def pieces(rows: Sequence[Values]) -> Iterator[Sequence[Values]]:
     """Yield the rows in pieces of a few sizes, so that SQLite compiles each statement a few times only."""
-    start, size = 0, _MOST
-    while start < len(rows):
-        while size > len(rows) - start:
-            size //= 2
-        yield rows[start : start + size]
-        start += size
+    start = 0
+    for size in _SIZES:
+        while size <= len(rows) - start:
+            yield rows[start : start + size]
+            start += size
 
 
 def run(connection: sqlite3.Connection, statement: str, rows: Sequence[Values]) -> list[Values]:
@@ -51,7 +50,7 @@ def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[Values
     return numbers
 
 
-@lru_cache(256)
+@lru_cache(512)
 def _filled(statement: str, rows: int, columns: int) -> str:
     row = f"({', '.join('?' * columns)})"
     return statement.format(values=", ".join([row] * rows))

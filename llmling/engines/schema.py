@@ -187,7 +187,7 @@ def primary_code(error: sqlite3.Error) -> int | None:
 def _connected(target: str) -> sqlite3.Connection:
     # Each connection stays in one thread; only closing it may come from another one.
     connection = sqlite3.connect(
-        target, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000, cached_statements=256
+        target, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000, cached_statements=512
     )
     connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
     return connection
