@@ -19,6 +19,7 @@ from llmling.engines.verdict import Ending
 from llmling.protocols import Receipt, Step
 
 Start: TypeAlias = tuple[str, int]
+_Usual: TypeAlias = tuple[Arrival, NewDelivery]
 _Placed: TypeAlias = tuple[Change, float, NewDelivery, bool]
 
 _EVENTS = "insert into event(id, trigger, agent, type, status, created, data, first) values {values}"
@@ -82,27 +83,27 @@ class Batches:
                 start += 1
         return found
 
-    def _usual(
-        self, connection: sqlite3.Connection, arrivals: Sequence[Arrival], start: int
-    ) -> list[tuple[Arrival, NewDelivery]]:
+    def _usual(self, connection: sqlite3.Connection, arrivals: Sequence[Arrival], start: int) -> list[_Usual]:
         """Return those from `start` on that come in without a look at others and fit into their inboxes."""
-        usual: list[tuple[Arrival, NewDelivery]] = []
+        usual: list[_Usual] = []
         room: dict[str, float] = {}
         for place in range(start, len(arrivals)):
-            arrival, new = arrivals[place], arrivals[place].delivery
-            if new is None or not self._plain(new) or arrival.outcome is not None or arrival.dead is not None:
+            arrival = arrivals[place]
+            new = arrival.delivery
+            if new is None or arrival.outcome is not None or arrival.dead is not None or not self._plain(new):
                 break
-            if new.agent not in room:
-                room[new.agent] = self.ledger.room(connection, new.agent)
-            if room[new.agent] <= 0:
-                break
-            room[new.agent] -= not arrival.begins
+            if not arrival.begins:
+                left = room[new.agent] if new.agent in room else self.ledger.room(connection, new.agent)
+                if left <= 0:
+                    break
+                room[new.agent] = left - 1
             usual.append((arrival, new))
         return usual
 
     def _plain(self, new: NewDelivery) -> bool:
-        queued = new.order_key is None and new.overlap in {"queue", "parallel"}
-        return queued and new.dead is None and not self.ledger.unknown(new.agent)
+        if new.order_key is not None or new.dead is not None or self.ledger.unknown(new.agent):
+            return False
+        return new.overlap == "queue" or new.overlap == "parallel"
 
     def begin(self, connection: sqlite3.Connection, starts: Sequence[Start]) -> list[tuple[Step, ...] | None]:
         """Count a try of each and return the steps of earlier ones, or None for one that is not as it was."""
@@ -203,19 +204,19 @@ def _written(ending: Ending) -> rows.Values:
     )  # fmt: skip
 
 
-def _accept(connection: sqlite3.Connection, arrivals: Sequence[tuple[Arrival, NewDelivery]]) -> list[Accepted]:
+def _accept(connection: sqlite3.Connection, arrivals: Sequence[_Usual]) -> list[Accepted]:
     events: list[rows.Values] = []
     keys: list[rows.Values] = []
     deliveries: list[_Placed] = []
     found: list[Accepted] = []
     for arrival, new in arrivals:
-        event, change, begins, now = arrival.event, Change(), arrival.begins, arrival.now
+        event, now, begins, change = arrival.event, arrival.now, arrival.begins, Change()
         status = "running" if begins else "pending"
         events.append((event.id, arrival.trigger, arrival.agent, event.type, status, now, arrival.data, new.id))
         if arrival.key is not None:
             keys.append((arrival.trigger, arrival.key, event.id, arrival.expires))
         deliveries.append((change, now, new, begins))
-        found.append(Accepted(Receipt(event.id, new=True), change=change))
+        found.append(Accepted(Receipt(event.id, True), 0, change))  # noqa: FBT003 - it is new
     rows.run(connection, _EVENTS, events)
     rows.run(connection, _KEYS, keys)
     _insert(connection, deliveries)
@@ -224,14 +225,14 @@ def _accept(connection: sqlite3.Connection, arrivals: Sequence[tuple[Arrival, Ne
 
 def _insert(connection: sqlite3.Connection, deliveries: Sequence[_Placed]) -> None:
     """Write deliveries down and note in the change of each that it may start, or has started with this."""
-    written = [
-        (
-            new.id, new.event_id, new.agent, "running" if begins else "pending", new.hops, new.message, now,
-            new.priority, int(begins),
-        )
-        for _, now, new, begins in deliveries
-    ]  # fmt: skip
-    waiting = Counter(new.agent for _, _, new, begins in deliveries if not begins)
+    written: list[rows.Values] = []
+    waiting: Counter[str] = Counter()
+    for _, now, new, begins in deliveries:
+        if not begins:
+            waiting[new.agent] += 1
+        status = "running" if begins else "pending"
+        facts = new.id, new.event_id, new.agent, status, new.hops, new.message, now, new.priority, int(begins)
+        written.append(facts)
     rows.run(connection, QUEUED, list(waiting.items()))
     for seq, (change, _, new, begins) in zip(rows.insert(connection, _DELIVERIES, written), deliveries, strict=True):
         change.fresh.append((new.id, seq))
