@@ -298,6 +298,13 @@ class Entry:
         """What it has been waiting for, for people."""
         return f"since {self._circuit.why}" if self._circuit is not None and self._circuit.open else _NO_ROOM
 
+    def up(self) -> None:
+        """Say that there was an answer, of a try that was `free`."""
+        self.over = True
+        if self._circuit is not None:
+            self._circuit.answered(self)
+            self._circuit.left(self)
+
     async def answered(self, response: ModelResponse) -> None:
         """Say what the answer has cost."""
         if self._circuit is not None:

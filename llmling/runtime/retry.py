@@ -47,10 +47,18 @@ async def request_with_retries(
             entry = tries.entry(request)
             if entry is None:
                 return await tries.request(request)
-            async with _Entered(tries, entry):
+            if not entry.free:
+                async with _Entered(tries, entry):
+                    response = await tries.request(request)
+                    await entry.answered(response)
+                    return response
+            try:
                 response = await tries.request(request)
-                await entry.answered(response)
-                return response
+            except BaseException as error:
+                await _left(entry, error)
+                raise
+            entry.up()
+            return response
         except ModelError as error:
             await tries.wait_after(error)
 
@@ -314,14 +322,18 @@ class _Entered:
             raise
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None and self._entry.over:
-            return
-        try:
-            # Of a try that was cut off, or not made, the status is that of the try before.
-            if isinstance(error, ModelError) and not isinstance(error, _DeadlineReached | CircuitOpen):
-                await self._entry.failed(error)
-        finally:
-            await self._entry.close()
+        if error is not None or not self._entry.over:
+            await _left(self._entry, error)
+
+
+async def _left(entry: Entry, error: BaseException | None) -> None:
+    """End a try inside the gate that brought no answer."""
+    try:
+        # Of a try that was cut off, or not made, the status is that of the try before.
+        if isinstance(error, ModelError) and not isinstance(error, _DeadlineReached | CircuitOpen):
+            await entry.failed(error)
+    finally:
+        await entry.close()
 
 
 class _DeadlineReached(ModelError):
