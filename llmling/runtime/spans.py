@@ -28,7 +28,7 @@ def run_span(agent: str, model: str, run_id: str, event: Event) -> OpenSpan:
         semconv.EVENT_ID: event.id,
         semconv.EVENT_SOURCE: event.source,
     }
-    return OpenSpan(tracer(), name, current_span() or _sender(event), attributes, _add_up)
+    return OpenSpan(name, current_span() or _sender(event), attributes, _add_up)
 
 
 def run_completed(span: OpenSpan, model: str, finish_reason: str) -> tuple[Span, ...]:
@@ -49,7 +49,7 @@ def team_span(team: str, event: Event) -> OpenSpan:
         semconv.EVENT_ID: event.id,
         semconv.EVENT_SOURCE: event.source,
     }
-    return OpenSpan(tracer(), f"invoke_workflow {team}", current_span() or _sender(event), attributes, _add_up)
+    return OpenSpan(f"invoke_workflow {team}", current_span() or _sender(event), attributes, _add_up)
 
 
 def team_completed(span: OpenSpan, results: Sequence[RunResult]) -> tuple[Span, ...]:
@@ -93,7 +93,7 @@ def chat_span(model: str, request: ModelRequest, tries_before: int) -> OpenSpan:
         if setting in semconv.SETTINGS:
             attributes[semconv.SETTINGS[setting]] = value
     place = parent or new_trace()
-    return OpenSpan(tracer(), name, place, attributes)
+    return OpenSpan(name, place, attributes)
 
 
 def chat_answered(span: OpenSpan, response: ModelResponse) -> None:
@@ -121,7 +121,7 @@ def tool_span(agent: str, tool: str, call_id: str, *, known: bool = True) -> Ope
     }
     if not known:
         attributes[semconv.ERROR_TYPE] = semconv.UNKNOWN_TOOL
-    return OpenSpan(tracer(), f"execute_tool {tool}", current_span() or new_trace(), attributes)
+    return OpenSpan(f"execute_tool {tool}", current_span() or new_trace(), attributes)
 
 
 # --- events ---------------------------------------------------------------------------------------------------------

@@ -103,7 +103,6 @@ class OpenSpan:
         "_began",
         "_started",
         "_token",
-        "_tracer",
         "attributes",
         "children",
         "ended",
@@ -115,7 +114,6 @@ class OpenSpan:
 
     def __init__(
         self,
-        tracer: Tracer,
         name: str,
         parent: OpenSpan | Place,
         attributes: dict[str, Any],
@@ -129,7 +127,6 @@ class OpenSpan:
         self.children: list[Span] = []
         self.ended: Span | None = None
         self._add_up = add_up
-        self._tracer = tracer
         self._token: Token[OpenSpan | Place | None] | None = None
         self._started = time.time()
         self._began = time.perf_counter()
@@ -175,7 +172,7 @@ class OpenSpan:
         # A parent that has ended must not gather what a task it left behind does for ever after.
         if isinstance(parent, OpenSpan) and parent.ended is None:
             parent.children.append(ended)
-        self._tracer.add(ended)
+        _tracer.add(ended)
         return ended
 
 

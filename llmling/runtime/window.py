@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -77,17 +77,21 @@ class Window:
                 raise
         return await self._ask(request)
 
-    async def _ask(self, request: _Request) -> tuple[ModelResponse, bool]:
+    def _ask(self, request: _Request) -> Awaitable[tuple[ModelResponse, bool]]:
         if self._left is _NOTHING and not self.plan:
             messages = list(request.exchange)
         else:
             messages = request.layout.messages(self._left, self._notes(request.layout))
         if request.ask:
             messages.append(Message.user(request.ask))
+        if self._config is None:
+            return self._asking.reply(request.iteration, request.purpose, messages, request.tools)
+        return self._measured(request, messages)
+
+    async def _measured(self, request: _Request, messages: list[Message]) -> tuple[ModelResponse, bool]:
         response, replayed = await self._asking.reply(request.iteration, request.purpose, messages, request.tools)
-        if self._config is not None:
-            estimate = sum(map(raw, messages)) + raw_offer(request.tools, self._schema)
-            self._gauge.observe(response.usage.input_tokens, estimate, len(request.exchange))
+        estimate = sum(map(raw, messages)) + raw_offer(request.tools, self._schema)
+        self._gauge.observe(response.usage.input_tokens, estimate, len(request.exchange))
         return response, replayed
 
     async def _taken_up(self, request: _Request) -> bool:
