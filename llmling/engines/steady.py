@@ -6,23 +6,20 @@ from llmling.runtime.clock import Clock
 
 
 class SteadyTime:
-    """Unix seconds that never jump within a process, beside the wall time for what people read."""
+    """Unix seconds that never jump within a process, beside the wall time for what people read.
+
+    `wall` returns Unix seconds by the wall clock, `monotonic` steady seconds.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset_s = clock.unix() - clock.monotonic()
+        self.monotonic = clock.monotonic
+        self.wall = clock.unix
 
     def now(self) -> float:
         """Return Unix seconds as they were at the start plus the steady time since."""
         return self._offset_s + self._clock.monotonic()
-
-    def wall(self) -> float:
-        """Return Unix seconds by the wall clock."""
-        return self._clock.unix()
-
-    def monotonic(self) -> float:
-        """Return steady seconds."""
-        return self._clock.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds` of steady time."""

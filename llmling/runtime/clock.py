@@ -35,13 +35,9 @@ class SystemClock:
         """Return the wall time as an aware datetime in UTC."""
         return dt.datetime.now(dt.UTC)
 
-    def unix(self) -> float:
-        """Return the same as Unix seconds, for a tenth of the cost."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Return steady seconds; they never jump."""
-        return time.monotonic()
+    # Asked a dozen times in every run.
+    unix = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds` of steady time."""
