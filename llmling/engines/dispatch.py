@@ -297,7 +297,7 @@ class Dispatcher:
             self._over(inbox, row)
             return
         try:
-            kept = self.keep(verdict.follows)
+            kept = self.keep(verdict.follows) if verdict.follows else Kept()
             step = journal.take_back() if verdict.status == "done" else None
             ending = Ending(row, work.attempt, verdict, self._time.wall(), kept.places, step)
             # The writer settles it whatever happens from now on; the agent's place is taken until then.

@@ -91,16 +91,17 @@ class Hearing:
     def _tell(self, settled: list[EventRow], known: Event | None = None) -> None:
         if self._writer is None:
             return
-        fresh = [event for event in settled if records.settling(event) not in self._told]
-        for event in fresh:
-            self._told.add(records.settling(event))
-            if self._settled is not None:
-                _call(self._settled, event, known)
-        if fresh:
+        for event in settled:
+            mark = records.settling(event)
+            if mark in self._told:
+                continue
+            self._told.add(mark)
             if not self._marks:
                 # Once for all that this turn of the loop tells.
                 asyncio.get_running_loop().call_soon(self._mark)
-            self._marks += [records.settling(event) for event in fresh]
+            self._marks.append(mark)
+            if self._settled is not None:
+                _call(self._settled, event, known)
 
     def _mark(self) -> None:
         marks, self._marks = self._marks, []

@@ -360,17 +360,20 @@ class JournalEngine(Reading, ABC):
         dispatcher = self._dispatcher
         if dispatcher is not None:
             if origin is not None and change.fresh:
-                by_id = {delivery.id: delivery for delivery in deliveries}
+                one = deliveries[0] if len(deliveries) == 1 else None
+                by_id = {} if one is not None else {delivery.id: delivery for delivery in deliveries}
                 for delivery_id, seq in change.fresh:
-                    row = Row(seq, by_id[delivery_id], origin)
+                    row = Row(seq, one or by_id[delivery_id], origin)
                     if kept is not None and delivery_id in change.begun:
                         dispatcher.begin(kept, row)
                     else:
                         dispatcher.offer(row)
-            self._free(kept)
+            if kept is not None and (kept.places or kept.coming):
+                dispatcher.free(kept)
             for columns in change.turns:
                 dispatcher.turn(columns)
-            dispatcher.cancel(change.stopped)
+            if change.stopped:
+                dispatcher.cancel(change.stopped)
             if change.requeued:
                 dispatcher.reload(change.requeued)
         self._hearing.hear(change, None if origin is None else origin.event)
