@@ -11,8 +11,8 @@ class Wire:
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._open = asyncio.Event()
-        self._open.set()
+        self._there, self._back = asyncio.Event(), asyncio.Event()
+        self.mend()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._port = 0
@@ -29,10 +29,16 @@ class Wire:
         return f"nats://127.0.0.1:{self._port}"
 
     def cut(self) -> None:
-        self._open.clear()
+        self._there.clear()
+        self._back.clear()
+
+    def deafen(self) -> None:
+        """Hold what the server answers; what the process says still arrives."""
+        self._back.clear()
 
     def mend(self) -> None:
-        self._open.set()
+        self._there.set()
+        self._back.set()
 
     async def plug(self) -> None:
         """Take connections, at the same place as before."""
@@ -57,7 +63,10 @@ class Wire:
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
             ends.append(back)
-            ways = [asyncio.create_task(self._pass(reader, back)), asyncio.create_task(self._pass(there, writer))]
+            ways = [
+                asyncio.create_task(self._pass(reader, back, self._there)),
+                asyncio.create_task(self._pass(there, writer, self._back)),
+            ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
             # The server is away.
@@ -72,9 +81,9 @@ class Wire:
                 with contextlib.suppress(OSError):
                     await end.wait_closed()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                await self._open.wait()
+                await open_.wait()
                 writer.write(data)
                 await writer.drain()

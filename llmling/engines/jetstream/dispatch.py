@@ -226,7 +226,7 @@ class Dispatcher:
             await lane.ack(ticket)
             return
         if entry["status"] not in {"pending", "running"}:
-            await self._again_settled(lane, ticket, doc)
+            await self._settler.complete(lane, ticket, found)
             return
         if entry["order_key"] is not None and not await self._has_turn(lane, ticket, doc, entry):
             return
@@ -264,14 +264,6 @@ class Dispatcher:
         # Whoever has given it the turn meanwhile found this ticket still there.
         await link.patiently(lambda: self._archive.queue(doc, [entry]))
         return False
-
-    async def _again_settled(self, lane: Lane, ticket: Ticket, doc: Doc) -> None:
-        """Do what a process did not get to that settled this delivery and died before it could say so."""
-        await self._archive.queue(doc, [entry for entry in doc["deliveries"] if entry["status"] == "pending"])
-        if doc["finished"] is not None and ticket.deliveries > 1:
-            await self._hearing.adopt(doc)
-        await self._archive.leave(doc, doc["deliveries"])
-        await lane.ack(ticket)
 
     async def _begin(self, lane: Lane, ticket: Ticket, found: Found, *, crashed: bool, again: bool) -> None:
         seen = events.find(found.value, ticket.delivery_id)

@@ -28,8 +28,8 @@ _MOST_TOLD = 10_000
 class Hearing:
     """Tells what has changed, here and to the other processes, each settled event at least once.
 
-    A settled event is told in the process that accepted it; when that one is gone, in the one that settled it or
-    the next that starts. News between processes may get lost: they only save looking.
+    A settled event is told in the process that accepted it; when that one is gone, in the one that settled it, or
+    whichever is handed its ticket again or starts next. News between processes may get lost: they only save looking.
     """
 
     def __init__(self, archive: Archive, host: str, tasks: TaskSet) -> None:
@@ -136,15 +136,22 @@ class Hearing:
             if not doc["told"]:
                 self._tasks.spawn(self._mark(doc["id"]), name=f"mark of event {doc['id']}")
         elif doc["host"] not in {self._host, None}:
-            self._tasks.spawn(self._pass_on(found), name=f"end of event {doc['id']}")
+            self._tasks.spawn(self.adopt(doc), name=f"end of event {doc['id']}")
 
-    async def adopt(self, doc: Doc) -> None:
-        """Tell that an event has settled, unless the process that should tell is alive."""
-        if self._settled is None or (doc["host"] not in {self._host, None} and await self.alive(doc["host"])):
-            return
-        self._tell(doc)
-        if not doc["told"]:
-            await self._mark(doc["id"])
+    async def adopt(self, doc: Doc, settler: str | None = None) -> None:
+        """See to it that the end of an event is told that may not have been: by the first of these that is there.
+
+        That is who accepted it, the `settler` when it is known, and this process.
+        """
+        for host in (doc["host"], settler):
+            if host == self._host:
+                break
+            if host is not None and await self._ask(host, {"ended": doc["id"]}) is not None:
+                return
+        if self._settled is not None:
+            self._tell(doc)
+            if not doc["told"]:
+                await self._mark(doc["id"])
 
     def _tell(self, doc: Doc) -> None:
         # Two ways may lead here at once: the end itself, and a look at what nobody was told of.
@@ -155,10 +162,6 @@ class Hearing:
         while len(self._told) > _MOST_TOLD:
             self._told.popitem(last=False)
         _call(self._settled, doc)
-
-    async def _pass_on(self, found: Found) -> None:
-        if await self._ask(found.value["host"], {"ended": found.value["id"]}) is None:
-            await self.adopt(found.value)
 
     async def _mark(self, event_id: str) -> None:
         def mark(doc: Doc) -> bool:
@@ -217,14 +220,18 @@ class Hearing:
         elif "places" in question:
             answer = json.dumps(self._places()).encode()
         elif "ended" in question:
-            self._tasks.spawn(self._told_by_others(question["ended"]), name="news of the end of an event")
+            ended = self._ended(question["ended"], message.reply)
+            self._tasks.spawn(ended, name="news of the end of an event")
+            return
         await self._link.tell(message.reply, answer)
 
-    async def _told_by_others(self, event_id: str) -> None:
+    async def _ended(self, event_id: str, reply: str) -> None:
         found = await self._link.patiently(lambda: self._archive.find(event_id))
         if found is not None and found.value["finished"] is not None and not found.value["told"]:
             self._wake(event_id)
             await self.end(found)
+        # Now, not before: who dies on the way to it has not answered.
+        await self._link.tell(reply, b"yes")
 
     async def _news(self, message: Any) -> None:
         news = json.loads(message.data)

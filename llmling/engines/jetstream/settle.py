@@ -135,6 +135,18 @@ class Settler:
                 )
             events.add(doc, delivery, now, reason or refused.get(delivery.id))
 
+    async def complete(self, lane: Lane, ticket: Ticket, found: Found) -> None:
+        """Do what is left to do behind the end of a try whose writer has died, or did not hear that it was written."""
+        doc = found.value
+        entry = events.find(doc, ticket.delivery_id)
+        await self.after(found, fresh=[each["id"] for each in doc["deliveries"]], before=doc)
+        # An end is written as told by who is about to tell it: only the ticket of what ended then knows of it.
+        last = entry is not None and entry["finished"] == doc["finished"]
+        if doc["finished"] is not None and (last or not doc["told"]):
+            await self._hearing.adopt(doc, None if entry is None else entry["owner"])
+        await self._archive.leave(doc, doc["deliveries"])
+        await lane.ack(ticket)
+
     async def _not_ours(self, lane: Lane, ticket: Ticket) -> None:
         """Take a ticket out of the queue only when its delivery is nobody else's either."""
         found = await self._archive.find(ticket.event_id)

@@ -1,0 +1,90 @@
+"""What is left to others by a process that dies, or hears no answer, between what it writes and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from engine_world import Gate, World, until
+from nats_server import nats_url
+from nats_wire import Wire
+
+from llmling.protocols import Done, Policy, Settlement, Work
+
+
+@pytest.fixture
+async def wire(tmp_path: Path) -> AsyncIterator[Wire]:
+    async with Wire(int(nats_url().rpartition(":")[2])) as wire:
+        yield wire
+
+
+async def dies(world: World, wire: Wire) -> None:
+    """End a process of which the server hears nothing more."""
+    await wire.unplug()
+    await until(lambda: world.engine.fault is not None)
+    await world.engine.stop(0)
+
+
+def told(world: World) -> list[str]:
+    return [record.id for record in world.settled]
+
+
+# --- ends ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_end_of_what_went_ahead_is_told_by_whoever_is_handed_it_next(tmp_path: Path, wire: Wire) -> None:
+    one, other = World("nats", tmp_path, url=wire.url), World("nats", tmp_path)
+    ends = {name: asyncio.Event() for name in ("first", "second", "urgent")}
+    inside: list[str] = []
+
+    async def wait(work: Work) -> Settlement:
+        inside.append(work.event.data)
+        await ends[work.event.data].wait()
+        return Done("")
+
+    one.answers["a"] = wait
+    for world in (one, other):
+        await world.engine.open()
+    await one.start({"a": Policy(concurrency=1)})
+    await one.accept(text="first")
+    await until(lambda: inside == ["first"])
+    await one.accept(text="second")
+    urgent = (await one.accept(text="urgent", priority=1)).event_id
+    ends["first"].set()
+    # In the place of the second: its own ticket has been handed to nobody.
+    await until(lambda: inside == ["first", "urgent"])
+    wire.deafen()
+    ends["urgent"].set()
+    await other.record_when(urgent, lambda record: record.status == "done")
+    assert urgent not in told(one)
+    await dies(one, wire)
+    await other.start({"a": Policy(concurrency=2)})
+    await until(lambda: told(other) == [urgent])
+    assert not other.started
+    await other.engine.stop(0)
+
+
+async def test_an_end_is_passed_on_when_who_settled_the_event_died_before(tmp_path: Path, wire: Wire) -> None:
+    host, settler, next_ = World("nats", tmp_path), World("nats", tmp_path, url=wire.url), World("nats", tmp_path)
+    gates = host.answers["a"], settler.answers["a"] = Gate(), Gate()
+    for world in (host, settler, next_):
+        await world.engine.open()
+    await host.start({"a": Policy(concurrency=1)})
+    await host.accept()
+    await until(lambda: len(gates[0].inside) == 1)
+    # No room here: it goes to the other process.
+    await settler.start({"a": Policy(concurrency=2)})
+    event_id = (await host.accept()).event_id
+    await until(lambda: len(gates[1].inside) == 1)
+    wire.deafen()
+    gates[1].open.set()
+    await host.record_when(event_id, lambda record: record.status == "done")
+    await dies(settler, wire)
+    assert not told(host)
+    await next_.start({"a": Policy(concurrency=2)})
+    await until(lambda: told(host) == [event_id])
+    assert not told(next_)
+    for world in (host, next_):
+        await world.engine.stop(0)
