@@ -10,7 +10,9 @@ import pytest
 from engine_world import Gate, World, until
 from nats_server import nats_url
 from nats_wire import Wire
+from serving import eventually
 
+from llmling.events import Event
 from llmling.protocols import Done, Policy, Settlement, Work
 
 
@@ -88,3 +90,39 @@ async def test_an_end_is_passed_on_when_who_settled_the_event_died_before(tmp_pa
     assert not told(next_)
     for world in (host, next_):
         await world.engine.stop(0)
+
+
+async def test_an_end_in_a_process_that_does_not_serve_is_told_in_one_that_does(tmp_path: Path) -> None:
+    serving, operator = World("nats", tmp_path), World("nats", tmp_path)
+    gate = serving.answers["a"] = Gate()
+    for world in (serving, operator):
+        await world.engine.open()
+    await serving.start()
+    dropped = (await operator.accept(order_key="x", overlap="skip")).event_id
+    await until(lambda: len(gate.inside) == 1)
+    skipped = (await operator.accept(order_key="x", overlap="skip")).event_id
+    assert (await operator.record(skipped)).outcome == "skipped"
+    assert await operator.engine.drop(dropped) == 1
+    await operator.engine.stop(0)
+    await until(lambda: len(serving.settled) == 2 and serving.engine.loaded == 0)
+    assert told(serving) == [skipped, dropped]
+    await serving.engine.stop(0)
+
+
+async def test_the_end_of_an_event_that_is_sent_again_is_told_if_it_was_not(tmp_path: Path, wire: Wire) -> None:
+    serving, sender = World("nats", tmp_path), World("nats", tmp_path, url=wire.url)
+    for world in (serving, sender):
+        await world.engine.open()
+    await serving.start()
+    event = Event("inbox", "dev.llmling.test", data="hello")
+    wire.deafen()
+    sending = asyncio.create_task(sender.accept(event=event, dead="nobody takes it"))
+    await eventually(lambda: serving.engine.inspect(event.id), "the event to be written")
+    assert not told(serving)
+    assert not (await serving.accept(event=event, dead="nobody takes it")).new
+    assert told(serving) == [event.id]
+    wire.mend()
+    await sending
+    for world in (sender, serving):
+        await world.engine.stop(0)
+    assert told(serving) == [event.id]

@@ -135,13 +135,16 @@ class Hearing:
             self._tell(doc)
             if not doc["told"]:
                 self._tasks.spawn(self._mark(doc["id"]), name=f"mark of event {doc['id']}")
+        elif not self.serves:
+            # What it leaves to a task it may not live to see.
+            await self.adopt(doc)
         elif doc["host"] not in {self._host, None}:
             self._tasks.spawn(self.adopt(doc), name=f"end of event {doc['id']}")
 
     async def adopt(self, doc: Doc, settler: str | None = None) -> None:
         """See to it that the end of an event is told that may not have been: by the first of these that is there.
 
-        That is who accepted it, the `settler` when it is known, and this process.
+        That is who accepted it, the `settler` when it is known, this process, and any other one that serves.
         """
         for host in (doc["host"], settler):
             if host == self._host:
@@ -152,6 +155,8 @@ class Hearing:
             self._tell(doc)
             if not doc["told"]:
                 await self._mark(doc["id"])
+        elif (other := await self._ask(None, {"listens": ""})) is not None:
+            await self._ask(other.decode(), {"ended": doc["id"]})
 
     def _tell(self, doc: Doc) -> None:
         # Two ways may lead here at once: the end itself, and a look at what nobody was told of.
@@ -219,6 +224,10 @@ class Hearing:
             answer = b"yes" if self._take(question["take"]) else b"no"
         elif "places" in question:
             answer = json.dumps(self._places()).encode()
+        elif "listens" in question:
+            if self._settled is None:
+                return
+            answer = self._host.encode()
         elif "ended" in question:
             ended = self._ended(question["ended"], message.reply)
             self._tasks.spawn(ended, name="news of the end of an event")

@@ -74,6 +74,8 @@ class Intake:
         if found is None:
             return None
         doc = (found := await self._watch.meet(found)).value
+        if doc["finished"] is not None and not doc["told"]:
+            await self._hearing.end(found)
         fresh = [each for each in doc["deliveries"][:1] if each["status"] == "pending" and not each["attempts"]]
         await self._archive.queue(doc, [each for each in fresh if not each["due"]])
         return events.receipt(doc)

@@ -100,11 +100,12 @@ class Operator:
         found = await self._archive.change(event_id, kill)
         if found is None:
             return 0
+        # First: NATS may not answer to the rest.
+        stopped = [each["id"] for each in killed if each["status"] == "running"]
+        await self._hearing.announce(found, stopped=stopped)
         dead = {each["id"] for each in killed}
         await self._archive.unqueue(found.value, [each for each in killed if each["status"] == "pending"])
         await self._archive.leave(found.value, [each for each in found.value["deliveries"] if each["id"] in dead])
-        stopped = [each["id"] for each in killed if each["status"] == "running"]
-        await self._hearing.announce(found, stopped=stopped)
         return len(killed)
 
     async def _places(self, event_id: str) -> dict[str, int | None]:

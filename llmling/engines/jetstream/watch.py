@@ -105,9 +105,10 @@ class Watch:
         now, event_id = self._wall(), found.value["id"]
         settled = await self._archive.change(event_id, lambda doc: events.coalesce(doc, newer_id, now), found=found)
         if settled is not None:
+            # First: NATS may not answer to the rest.
+            await self._hearing.announce(settled, before=found.value)
             await self._archive.unqueue(settled.value, found.value["deliveries"])
             await self._archive.leave(settled.value, settled.value["deliveries"])
-            await self._hearing.announce(settled, before=found.value)
 
 
 def watched(doc: Doc, trigger: str, delivery: Delivery) -> None:
