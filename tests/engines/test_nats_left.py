@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from engine_world import Gate, World, until
+from engine_world import Gate, World, to, until
 from nats_server import nats_url
 from nats_wire import Wire
 from serving import eventually
 
+from llmling.errors import EngineError
 from llmling.events import Event
-from llmling.protocols import Done, Policy, Settlement, Work
+from llmling.protocols import Again, Done, Policy, Settlement, Work
 
 
 @pytest.fixture
@@ -126,3 +127,77 @@ async def test_the_end_of_an_event_that_is_sent_again_is_told_if_it_was_not(tmp_
     for world in (sender, serving):
         await world.engine.stop(0)
     assert told(serving) == [event.id]
+
+
+# --- what follows ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_try_that_nobody_could_queue_is_queued_by_whoever_gets_the_ticket_of_the_one_before(
+    tmp_path: Path, wire: Wire
+) -> None:
+    one, other = World("nats", tmp_path, lease_s=2, url=wire.url), World("nats", tmp_path, lease_s=2)
+
+    async def again(work: Work) -> Settlement:
+        return Again("not yet", 0)
+
+    gates = one.answers["a"], other.answers["a"] = Gate(again), Gate()
+    for world in (one, other):
+        await world.engine.open()
+    looked = (await one.accept(dead="nobody takes it")).event_id
+    await other.start({"a": Policy(concurrency=1)})
+    # It looks at what is there only once, and what comes now is not there yet.
+    await until(lambda: told(other) == [looked])
+    await other.accept()
+    await until(lambda: len(gates[1].inside) == 1)
+    await one.start({"a": Policy(concurrency=2)})
+    event_id = (await one.accept()).event_id
+    await until(lambda: len(gates[0].inside) == 1)
+    wire.deafen()
+    gates[0].open.set()
+    await other.record_when(event_id, lambda record: record.deliveries[0].error == "not yet")
+    await dies(one, wire)
+    gates[1].open.set()
+    assert (await other.finished(event_id)).attempts == 2
+    await other.engine.stop(0)
+
+
+async def test_a_try_is_queued_though_the_answer_to_who_wrote_of_it_was_lost(tmp_path: Path, wire: Wire) -> None:
+    world, operator = World("nats", tmp_path, url=wire.url), World("nats", tmp_path)
+
+    async def split(work: Work) -> Settlement:
+        return Done("", to(work, "b", "c"))
+
+    async def later(work: Work) -> Settlement:
+        return Done("") if work.attempt > 1 else Again("later", 3600)
+
+    # The second try of one begins behind the first of its neighbour: nothing else changes the event meanwhile.
+    behind, end = asyncio.Event(), asyncio.Event()
+
+    async def again(work: Work) -> Settlement:
+        await (behind, end, end)[work.attempt - 1].wait()
+        return Done("") if work.attempt > 2 else Again(f"try {work.attempt}", 0)
+
+    world.answers.update(a=split, b=again, c=later)
+    for each in (world, operator):
+        await each.engine.open()
+    await world.start()
+    event_id = (await world.accept()).event_id
+
+    async def reason(text: str) -> None:
+        await operator.record_when(event_id, lambda record: text in [each.error for each in record.deliveries])
+
+    await reason("later")
+    behind.set()
+    await until(lambda: (f"{event_id}/a/b", 2) in world.started)
+    wire.deafen()
+    end.set()
+    await reason("try 2")
+    # Another change goes over it, so that the one who wrote it does not find what it wrote.
+    assert await operator.engine.retry(event_id) == 1
+    with pytest.raises(EngineError, match="did not answer"):
+        await world.engine.known("inbox", ["k"])
+    wire.mend()
+    record = await world.finished(event_id)
+    assert [each.status for each in record.deliveries] == ["done"] * 3
+    for each in (operator, world):
+        await each.engine.stop(0)

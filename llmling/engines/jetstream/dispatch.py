@@ -222,10 +222,10 @@ class Dispatcher:
         found = await link.patiently(lambda: self._archive.find(ticket.event_id))
         doc = None if found is None else found.value
         entry = None if doc is None else events.find(doc, ticket.delivery_id)
-        if found is None or doc is None or entry is None or entry["turn"] != ticket.turn:
+        if found is None or doc is None or entry is None:
             await lane.ack(ticket)
             return
-        if entry["status"] not in {"pending", "running"}:
+        if entry["turn"] != ticket.turn or entry["status"] not in {"pending", "running"}:
             await self._settler.complete(lane, ticket, found)
             return
         if entry["order_key"] is not None and not await self._has_turn(lane, ticket, doc, entry):

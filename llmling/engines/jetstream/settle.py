@@ -151,10 +151,15 @@ class Settler:
         """Take a ticket out of the queue only when its delivery is nobody else's either."""
         found = await self._archive.find(ticket.event_id)
         entry = None if found is None else events.find(found.value, ticket.delivery_id)
-        if entry is None or entry["turn"] != ticket.turn or entry["status"] not in {"pending", "running"}:
+        if found is None or entry is None:
             await lane.ack(ticket)
-            return
-        log.warning("delivery %s was taken over meanwhile; what it answered here is dropped", ticket.delivery_id)
+        elif entry["turn"] == ticket.turn and entry["status"] in {"pending", "running"}:
+            log.warning("delivery %s was taken over meanwhile; what it answered here is dropped", ticket.delivery_id)
+        elif ticket.stopped:
+            # Who has stopped it does the rest.
+            await lane.ack(ticket)
+        else:
+            await self.complete(lane, ticket, found)
 
     async def release(self, lane: Lane, ticket: Ticket, found: Found, attempt: int) -> None:
         """Give a delivery that was cut off back, and its try."""
