@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 
-CONNECTIONS = 64
+CONNECTIONS = 128
 BODY = b'{"order": 4711, "text": "Two crates were re-weighed and the manifest was signed."}'
 
 

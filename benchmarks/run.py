@@ -24,8 +24,8 @@ def _of(name: str) -> Callable[[Found], float]:
     return lambda found: found[name]
 
 
-def _paused(found: Found) -> float:
-    return found["stages.webhook.paused_per_s"] / found["stages.webhook.bare_per_s"]
+def _paused(beside: str) -> Callable[[Found], float]:
+    return lambda found: found["stages.webhook.paused_per_s"] / found[f"stages.webhook.{beside}_per_s"]
 
 
 ROWS = (
@@ -49,7 +49,8 @@ ROWS = (
     Row("manifest of 1,000 agents beside CSafeLoader alone", _of("start.manifest.load_ratio"), " x", most=3.0),
     Row("pool of 1,000 agents entered", _of("start.manifest.enter_s"), " s"),
     Row("10 agents with 3 MCP servers of 1 s each: all answer", _of("start.servers.s"), " s"),
-    Row("durable 202s while agents are paused, beside a bare handler", _paused, " x", least=0.5),
+    Row("durable 202s while agents are paused, beside a bare handler", _paused("bare"), " x", least=0.5),
+    Row("the same beside a bare server without an application around the handler", _paused("server"), " x"),
     Row("durable 202s while a chain of three runs", _of("stages.webhook.running_per_s"), "/s", least=1000),
     Row("POST until its 202", _of("stages.answers.accepted_ms"), " ms"),
     Row("POST until its answer", _of("stages.answers.result_ms"), " ms"),
