@@ -13,7 +13,8 @@ class Line:
     """Deliveries that may start. After seven that went ahead of an older one, the oldest goes first."""
 
     def __init__(self) -> None:
-        self._heaps: dict[int, list[tuple[int, Row]]] = {}
+        # Beside its place its id: the place of one that was forgotten, but is here yet, is given to another.
+        self._heaps: dict[int, list[tuple[int, str, Row]]] = {}
         self._ahead = 0
 
     def __bool__(self) -> bool:
@@ -25,7 +26,7 @@ class Line:
 
     def push(self, row: Row) -> None:
         """Let one wait."""
-        heapq.heappush(self._heaps.setdefault(row.delivery.priority, []), (row.seq, row))
+        heapq.heappush(self._heaps.setdefault(row.delivery.priority, []), (row.seq, row.delivery.id, row))
 
     def pop(self) -> Row:
         """Take the next one."""
@@ -37,13 +38,13 @@ class Line:
             if self._ahead > OVERTAKEN:
                 priority, self._ahead = oldest, 0
         heap = self._heaps[priority]
-        row = heapq.heappop(heap)[1]
+        row = heapq.heappop(heap)[-1]
         if not heap:
             del self._heaps[priority]
         return row
 
     def clear(self) -> list[Row]:
         """Let go of all and return them."""
-        rows = [row for heap in self._heaps.values() for _, row in heap]
+        rows = [row for heap in self._heaps.values() for *_, row in heap]
         self._heaps.clear()
         return rows

@@ -19,7 +19,7 @@ class Quarantine:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[bool, int, Inbox, Row]] = []
+        self._waiting: list[tuple[bool, int, str, Inbox, Row]] = []
         self._running: set[str] = set()
         self._at_once = 1
         self._alone = False
@@ -31,13 +31,13 @@ class Quarantine:
             return False
         if row.delivery.id not in inbox.held:
             inbox.held.add(row.delivery.id)
-            heapq.heappush(self._waiting, (last_try, row.seq, inbox, row))
+            heapq.heappush(self._waiting, (last_try, row.seq, row.delivery.id, inbox, row))
         return True
 
     def forget(self, inbox: Inbox) -> None:
         """Let go of an agent's suspects that have not started: they are on disk."""
-        kept = [entry for entry in self._waiting if entry[2] is not inbox]
-        inbox.held.difference_update(entry[3].delivery.id for entry in self._waiting if entry[2] is inbox)
+        kept = [entry for entry in self._waiting if entry[3] is not inbox]
+        inbox.held.difference_update(entry[4].delivery.id for entry in self._waiting if entry[3] is inbox)
         self._waiting = kept
         heapq.heapify(self._waiting)
 
@@ -50,7 +50,7 @@ class Quarantine:
         """Return the suspect to start now, if any, with `active` deliveries running in the pool."""
         if not self._waiting or self._alone:
             return None
-        alone, _, inbox, row = self._waiting[0]
+        alone, *_, inbox, row = self._waiting[0]
         if (active > 0) if alone else (len(self._running) >= self._at_once or not inbox.idle):
             return None
         heapq.heappop(self._waiting)

@@ -106,6 +106,23 @@ async def test_open_deliveries_are_dropped(world: World) -> None:
     assert await world.engine.drop("unknown") == 0
 
 
+async def test_a_newer_event_runs_in_the_place_of_one_that_was_forgotten_before_its_turn(world: World) -> None:
+    gate = world.answers["a"] = Gate()
+    await world.start({"a": Policy(concurrency=1)})
+    receipts = [await world.accept()]
+    await until(lambda: len(gate.inside) == 1)
+    receipts.append(await world.accept())
+    last = await world.accept()
+    assert await world.engine.drop(last.event_id) == 1
+    assert await world.engine.drop(last.event_id) == 1
+    receipts += [await world.accept() for _ in range(3)]
+    gate.open.set()
+    for receipt in receipts:
+        assert (await world.finished(receipt.event_id)).status == "done"
+    assert [delivery for delivery, _ in world.started] == [f"{receipt.event_id}/a" for receipt in receipts]
+    await until(lambda: {record.id for record in world.settled} == {each.event_id for each in (*receipts, last)})
+
+
 async def test_events_are_listed(world: World) -> None:
     async def fail(work: Work) -> Settlement:
         return Dead("ill")
