@@ -129,7 +129,7 @@ class Batches:
     def _follows(self, ending: Ending) -> bool:
         """Whether it is done and what follows goes in without a look at others."""
         verdict = ending.verdict
-        if verdict.status != "done" or ending.delivery.order_key is not None:
+        if verdict.status != "done" or ending.delivery.order_key is not None or ending.leaves_a_step:
             return False
         return all(self._plain(new) and self.ledger.endless(new.agent) for new in verdict.successors)
 

@@ -213,7 +213,7 @@ class Ledger:
                 ending.attempt, event_id,
             ),
         ).fetchall()  # fmt: skip
-        if ending.step is not None and (not found or ending.reply is None):
+        if ending.step is not None and (not found or ending.leaves_a_step):
             rows.run(connection, STEPS, [ending.step])
         if not found:
             return change

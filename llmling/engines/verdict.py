@@ -52,6 +52,11 @@ class Ending:
         return None if self.step is None else records.reply(self.step)
 
     @property
+    def leaves_a_step(self) -> bool:
+        """Whether its last step is written beside its row, which cannot hold a key with lone surrogates."""
+        return self.step is not None and not isinstance(self.step[1], str)
+
+    @property
     def cost_usd(self) -> float | None:
         """What all its tries have cost."""
         before, last = self.row.cost_usd, self.verdict.cost_usd

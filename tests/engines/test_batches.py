@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,7 @@ from llmling.engines.transaction import OneByOne
 from llmling.engines.verdict import Ending, Verdict
 from llmling.events import Event
 from llmling.messages import Message
-from llmling.protocols import Delivery, Policy
+from llmling.protocols import Delivery, Policy, Step
 
 
 @pytest.fixture
@@ -91,3 +92,11 @@ def test_where_one_is_not_running_any_more_each_is_settled_for_itself(
     assert [len(change.settled) for change in changes] == [1, 0, 1]
     # It was paid for: somebody may let it go on from there.
     assert [step.key for step in steps_of(connection, other)] == ["0:reply"]
+
+
+def test_a_step_that_its_row_cannot_hold_is_written_beside_it(connection: sqlite3.Connection, batches: Batches) -> None:
+    endings = [ending(row) for row in begun(connection, batches, 3)]
+    step = records.step_row(endings[1].delivery.id, Step("\ud800", "reply", {"text": "fine"}))
+    endings[1] = replace(endings[1], step=step)
+    batches.settle(connection, endings)
+    assert [each.key for each in steps_of(connection, endings[1].delivery.id)] == ["\ud800"]
