@@ -111,7 +111,7 @@ class Dispatcher:
         inbox = self._inboxes.get(row.delivery.agent)
         if inbox is None or inbox.gone or self._places.closed:
             return
-        if inbox.offer(row):
+        if inbox.offer(row) and inbox.eligible:
             self._places.queue(inbox)
             self._pump()
 
