@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from llmling.events import new_id
 from llmling.messages import NOTHING, RunResult, Usage
-from llmling.protocols import ModelResponse, RunInfo
+from llmling.protocols import ModelResponse, RunInfo, Step
 from llmling.runtime.context import NO_JOURNAL, RunContext
 from llmling.runtime.limits import check_limits
 from llmling.runtime.profile import Profile
@@ -37,7 +38,7 @@ class Progress:
         # A run notes only what its steps do not tell: most runs of an event are told by their replies alone.
         self.answered = False
         self._context = context
-        self._begun: RunEvent | None = None
+        self._begun: Mapping[str, Any] | None = None
         self._noted = 0
 
     def count(self, response: ModelResponse) -> None:
@@ -83,12 +84,20 @@ class Progress:
         noted = self._context.journal is not NO_JOURNAL and type_ not in _IN_STEPS
         if not noted and self.listen is silent:
             return
-        event = RunEvent(type_, self.run_id, self._profile.agent, message, data, time=self._profile.clock.now())
-        if noted and type_ == "run_started":
-            self._begun = event
-        elif noted:
-            self._note(event)
-        self.listen(event)
+        agent, clock = self._profile.agent, self._profile.clock
+        if noted:
+            # As `RunEvent.as_data` has it, without an event that nobody hears of.
+            said = {
+                "type": type_,
+                "agent": agent,
+                "message": message,
+                "data": data,
+                "run": self.run_id,
+                "time": clock.unix(),
+            }
+            self._note(said, begins=type_ == "run_started")
+        if self.listen is not silent:
+            self.listen(RunEvent(type_, self.run_id, agent, message, data, time=clock.now()))
 
     def piece(self, text: str) -> None:
         """Tell the listener a piece of the answer, as `say` would: there are thousands."""
@@ -104,20 +113,24 @@ class Progress:
         event = replace(completed(self.run_id, self._profile.agent, result), time=self._profile.clock.now())
         if noted:
             # The answer itself is the last reply.
-            self._note(replace(event, message="", result=None))
+            self._note({**event.as_data(), "message": ""})
         self.listen(event)
 
     def stamp(self) -> dict[str, Any]:
         """Return which run records a step, and when; the first step of a run also carries how it began."""
         stamp: dict[str, Any] = {"run": self.run_id, "time": self._profile.clock.unix()}
         if self._begun is not None:
-            stamp["began"] = self._begun.as_data()
+            stamp["began"] = self._begun
             self._begun = None
         return stamp
 
-    def _note(self, event: RunEvent) -> None:
+    def _note(self, event: Mapping[str, Any], *, begins: bool = False) -> None:
+        if begins:
+            # Goes with the first step of the run.
+            self._begun = event
+            return
         for said in (self._begun, event):
             if said is not None:
-                self._context.journal.note(said.as_step(self._noted))
+                self._context.journal.note(Step(f"{self.run_id}:{self._noted}", "event", said))
                 self._noted += 1
         self._begun = None
