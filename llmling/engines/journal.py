@@ -36,6 +36,7 @@ from llmling.protocols import (
     Store,
 )
 from llmling.runtime.clock import Clock
+from llmling.written import event_text
 
 log = logging.getLogger("llmling.engine")
 _NOT_WRITABLE_S = 5.0
@@ -269,7 +270,7 @@ class JournalEngine(Reading, ABC):
         """
         now = self._clock.unix()
         deliveries = () if delivery is None else (delivery,)
-        data, new = records.event_text(event), None if delivery is None else records.new_delivery(delivery)
+        data, new = event_text(event), None if delivery is None else records.new_delivery(delivery)
         key_, dead_ = None if key is None else records.stored(key), None if dead is None else records.stored(dead)
         kept = None if self._dispatcher is None else self._dispatcher.keep(deliveries)
         origin = Origin(event, trigger, agent, now)

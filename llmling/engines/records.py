@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
-from llmling.encoding import encoder
 from llmling.events import Event
 from llmling.frozen import frozen
-from llmling.messages import Message, TextPart, Usage
+from llmling.messages import Message
 from llmling.protocols import Delivery, DeliveryRecord, EventRecord, EventStatus, Outcome, Overlap, Receipt, Step
+from llmling.written import data_text, message_text
+from llmling.written import encode as encode
 
 EventRow: TypeAlias = tuple[Any, ...]
-
-
-_encode = encoder(ascii_only=True, item=",", key=":")
 
 
 @frozen
@@ -80,46 +78,6 @@ class Change:
         self.count = 0
 
 
-def encode(value: Any) -> str:
-    """Return compact JSON of ASCII characters only, so that any text can be written.
-
-    Raises:
-        TypeError: The value is not plain data.
-    """
-    return _encode(value)
-
-
-def event_text(event: Event) -> str:
-    """Return an event as it is written down: the JSON of its `to_dict`, whose plain data need not be made.
-
-    Raises:
-        TypeError: It holds what JSON cannot.
-    """
-    data, headers = event.data, event.headers
-    return (
-        f'{{"id":{quoted(event.id)},"source":{quoted(event.source)},"type":{quoted(event.type)},'
-        f'"subject":{quoted(event.subject)},"time":"{event.time.isoformat()}",'
-        f'"data":{quoted(data) if type(data) is str else _encode(data)},'
-        f'"headers":{_encode(dict(headers)) if headers else "{}"}}}'
-    )
-
-
-_USAGE = '{"input_tokens":%d,"output_tokens":%d,"requests":%d,"tool_calls":%d}'
-
-
-def usage_text(usage: Usage) -> str:
-    """Return what a delivery used as it is written down."""
-    return _USAGE % (usage.input_tokens, usage.output_tokens, usage.requests, usage.tool_calls)
-
-
-def _message(message: Message) -> str:
-    if len(message.parts) != 1 or type(part := message.parts[0]) is not TextPart:
-        return _encode(message.to_dict())
-    # Nearly every delivery is one text, whose plain data need not be made.
-    name = "" if message.name is None else f',"name":{quoted(message.name)}'
-    return f'{{"role":"{message.role}","parts":[{{"type":"text","content":{quoted(part.content)}}}]{name}}}'
-
-
 def settling(columns: EventRow) -> tuple[str, float]:
     """Return what tells this settling of an event from a later one: its id and time."""
     return columns[0], columns[7]
@@ -146,7 +104,7 @@ def new_delivery(delivery: Delivery) -> NewDelivery:
         delivery.event_id,
         delivery.agent,
         delivery.hops,
-        _message(delivery.message),
+        message_text(delivery.message),
         None if delivery.dead is None else stored(delivery.dead),
         None if delivery.order_key is None else stored(delivery.order_key),
         delivery.overlap,
@@ -195,7 +153,7 @@ def step_row(delivery_id: str, step: Step) -> StepRow:
     Raises:
         TypeError: It holds what JSON cannot.
     """
-    return delivery_id, stored(step.key), step.kind, _encode(dict(step.data))
+    return delivery_id, stored(step.key), step.kind, data_text(step.data)
 
 
 def reply(row: StepRow) -> str | None:

@@ -9,6 +9,7 @@ from llmling.engines import records
 from llmling.engines.records import NewDelivery, Row, StepRow
 from llmling.frozen import frozen
 from llmling.protocols import Again, Dead, Delivery, Done, EventStatus, Settlement, Waiting
+from llmling.written import usage_text
 
 
 @frozen
@@ -74,7 +75,7 @@ def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdic
     match settlement:
         case Done(content, successors, usage, cost_usd, model):
             new = [records.new_delivery(delivery) for delivery in successors] if successors else ()
-            spent = records.usage_text(usage) if usage.requests else None
+            spent = usage_text(usage) if usage.requests else None
             return Verdict(
                 "done", records.stored(content), None, spent, cost_usd, model, successors=new, follows=successors
             )

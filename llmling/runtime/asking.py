@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from llmling import written
 from llmling.asks import Ask, Question, ask_key, decision_key, decision_of
 from llmling.errors import Asked, LimitExceeded, ModelError, NobodyToAsk
 from llmling.messages import Message, Usage
@@ -86,7 +87,7 @@ class Asking:
             await self._journal.record(self._step(key, response, {"rejected": True}))
 
     def _step(self, key: str, response: ModelResponse, facts: Mapping[str, Any]) -> Step:
-        return Step(key, "reply", {**response.to_dict(), **self._progress.stamp(), **facts})
+        return Step(key, "reply", written.reply(response, {**self._progress.stamp(), **facts}))
 
     async def _hooked(
         self, iteration: int, purpose: Purpose, messages: Sequence[Message], tools: tuple[ToolSpec, ...]
