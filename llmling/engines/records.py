@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, TypeAlias
 
@@ -42,7 +41,7 @@ class Origin:
     created: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen
 class Row:
     """A pending delivery in memory: its place in the queue, its tries so far, their cost, and the crashes it was in."""
 

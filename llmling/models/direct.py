@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import aiohttp
 
+from llmling.encoding import decoded
 from llmling.models import transport
 from llmling.models.call import Call
 from llmling.models.dialects.base import Splitter, StreamFailed, Unusual
@@ -49,7 +49,7 @@ async def ask(call: Call, plan: Plan, body: bytes) -> ModelResponse:
 
 def _read(call: Call, plan: Plan, body: bytes) -> ModelResponse:
     try:
-        data = json.loads(body)
+        data = decoded(body)
     except ValueError:
         raise ValueError(f"it is no JSON: {body[:200].decode(errors='replace')!r}") from None
     if not isinstance(data, dict) or not data:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmling.frozen import frozen
 from llmling.manifest.models import Price
 from llmling.messages import Usage
 
@@ -28,7 +29,7 @@ _SAMPLE = (12_345, 1_234, 678)
 """Tokens read, of them from a cache, and written: enough to notice a price that is not a rate for each."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tokens:
     """What one answer took. `plain` when nothing else in what the provider said of it can bear on the price.
 
