@@ -119,19 +119,25 @@ class Batches:
         Raises:
             OneByOne: One of them is not running any more; each for itself is settled as it should be.
         """
-        usual = [ending for ending in endings if self._follows(ending)] if len(endings) > 1 else []
-        if rows.change(connection, _ENDS, [_written(ending) for ending in usual]) != len(usual):
+        written: list[rows.Values] = []
+        last: list[Ending] = []
+        others: list[Ending] = []
+        for ending in endings if len(endings) > 1 else ():
+            if self._follows(ending):
+                written.append(_written(ending))
+                (last if ending.is_last else others).append(ending)
+        if rows.change(connection, _ENDS, written) != len(written):
             raise OneByOne
-        done = self._finish(connection, [ending for ending in usual if ending.is_all])
-        done |= self._go_on(connection, [ending for ending in usual if not ending.is_all])
+        done = self._finish(connection, last) | self._go_on(connection, others)
         return [done.get(id(ending)) or self.ledger.settle(connection, ending) for ending in endings]
 
     def _follows(self, ending: Ending) -> bool:
         """Whether it is done and what follows goes in without a look at others."""
         verdict = ending.verdict
-        if verdict.status != "done" or ending.delivery.order_key is not None or ending.leaves_a_step:
+        if verdict.status != "done" or ending.row.delivery.order_key is not None or ending.leaves_a_step:
             return False
-        return all(self._plain(new) and self.ledger.endless(new.agent) for new in verdict.successors)
+        plain, endless = self._plain, self.ledger.endless
+        return not verdict.successors or all(plain(new) and endless(new.agent) for new in verdict.successors)
 
     def _finish(self, connection: sqlite3.Connection, endings: Sequence[Ending]) -> dict[int, Change]:
         """Settle the events of which these were the only deliveries."""

@@ -64,10 +64,9 @@ class Ending:
         return before if last is None else last if before is None else before + last
 
     @property
-    def is_all(self) -> bool:
-        """Whether its event ends with it: nothing follows, and but for the first delivery all follow from others."""
-        verdict = self.verdict
-        return verdict.status == "done" and not verdict.successors and not self.row.delivery.hops
+    def is_last(self) -> bool:
+        """Whether its event, if it is done, ends with it: all but the first delivery follow from others."""
+        return not self.verdict.successors and not self.row.delivery.hops
 
 
 def judge(settlement: Settlement, attempt: int, most: int, now: float) -> Verdict:
