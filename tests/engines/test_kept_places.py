@@ -225,3 +225,19 @@ async def test_an_event_that_comes_again_waits_for_its_first_run_to_let_go(tmp_p
         await until(lambda: len(gate.inside) == 1)
         assert not inside
         await filled(gate, world, 2)
+
+
+async def test_who_is_cancelled_before_its_first_step_gives_its_place_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, places=1) as (world, gate):
+        gate.open.set()
+        for agent in ("b", "a"):
+            await world.finished((await world.accept(agent)).event_id)
+        before = asyncio.all_tasks()
+        first = await world.accept()
+        (delivery,) = asyncio.all_tasks() - before
+        delivery.cancel()
+        second = await world.finished((await world.accept()).event_id)
+        assert world.started[2:] == [(f"{second.id}/a", 1)]
+    async with serving(tmp_path, places=1) as (world, gate):
+        gate.open.set()
+        assert (await world.finished(first.event_id)).status == "done"
