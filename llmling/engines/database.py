@@ -51,9 +51,10 @@ class Database(Protocol):
 class FileDatabase:
     """A journal in a file, with a second connection for reading in a thread of its own."""
 
-    def __init__(self, path: Path, foreign: Callable[[], None]) -> None:
+    def __init__(self, path: Path, foreign: Callable[[], None], served: Callable[[], bool]) -> None:
+        """`served` says whether a process serves the file; `foreign` is called after another one has written."""
         self._path = path
-        self.writer = Writer(lambda: schema.open_file(path), place=Place(path), foreign=foreign)
+        self.writer = Writer(lambda: schema.open_file(path, served), place=Place(path), foreign=foreign)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="llmling-engine-reader")
         self._reader: sqlite3.Connection | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,14 @@ drop table before;
 }
 
 
-def open_file(path: Path) -> sqlite3.Connection:
+def open_file(path: Path, served: Callable[[], bool] = lambda: False) -> sqlite3.Connection:
     """Return a connection to the journal at `path`, which is made when it is not there.
 
+    One of an earlier format is brought to this one, unless it is `served`: an earlier release could not go on with it.
+
     Raises:
-        EngineError: The folder or file cannot be written, is no journal of ours, is damaged or of a newer release.
+        EngineError: The folder or file cannot be written, is no journal of ours, is damaged or of a newer release, or
+            an earlier one serves it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,12 +135,12 @@ def open_file(path: Path) -> sqlite3.Connection:
         raise EngineError(
             f"the engine's folder {path.parent} cannot be made: {error.strerror}; change `engine.path` or its rights"
         ) from error
-    return _opened(str(path), path)
+    return _opened(str(path), path, served)
 
 
 def open_memory() -> sqlite3.Connection:
     """Return a connection to an empty journal in memory."""
-    return _opened(":memory:", Path(":memory:"))
+    return _opened(":memory:", Path(":memory:"), lambda: False)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -193,7 +197,7 @@ def _connected(target: str) -> sqlite3.Connection:
     return connection
 
 
-def _opened(target: str, path: Path) -> sqlite3.Connection:
+def _opened(target: str, path: Path, served: Callable[[], bool]) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise EngineError(
             f"Python's SQLite is {sqlite3.sqlite_version}, llmling needs 3.35 or later; use a newer Python"
@@ -201,7 +205,7 @@ def _opened(target: str, path: Path) -> sqlite3.Connection:
     connection: sqlite3.Connection | None = None
     try:
         connection = _connected(target)
-        _prepare(connection, path)
+        _prepare(connection, path, served)
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()
@@ -227,7 +231,7 @@ def _turn_into_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, served: Callable[[], bool]) -> None:
     if _one(connection, "pragma journal_mode") not in {"wal", "memory"}:
         # Look before touching: turning a stranger's file into WAL mode would already change it.
         _refuse_strangers(connection, path)
@@ -244,6 +248,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     try:
         _refuse_strangers(connection, path)
         if (version := _one(connection, "pragma user_version")) != VERSION:
+            if version and served():
+                raise EngineError(
+                    f"{path} is served by an older llmling (format {version}, this release writes {VERSION}); "
+                    "stop that one first"
+                )
             _upgrade(connection, version)
         connection.execute("commit")
     finally:

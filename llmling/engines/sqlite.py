@@ -33,7 +33,7 @@ class SqliteEngine(JournalEngine):
         return super().serving or self._lock.held
 
     def _make_database(self) -> FileDatabase:
-        self._file = FileDatabase(self.path, self._foreign)
+        self._file = FileDatabase(self.path, self._foreign, lambda: self._lock.held)
         return self._file
 
     async def _claim(self) -> None:

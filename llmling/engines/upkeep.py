@@ -23,6 +23,11 @@ def recover(connection: sqlite3.Connection, ledger: Ledger, concurrency: int, no
     change = Change()
     policies = ledger.policies or {}
     rules(connection, concurrency, policies)
+    # An earlier release that was still open when the file was upgraded has not counted what it accepted.
+    connection.execute("delete from inbox")
+    connection.execute(
+        "insert into inbox select agent, count(*) from delivery where status = 'pending' group by agent order by agent"
+    )
     # A delivery only runs in an event that is running, which the index on the event's status finds.
     left = connection.execute(
         "select d.id, d.event_id, d.agent, d.attempts, d.crashes + 1 from event e join delivery d on d.event_id = e.id"

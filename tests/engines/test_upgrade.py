@@ -12,9 +12,12 @@ import pytest
 from engine_world import World, until
 
 from llmling.engines import schema
+from llmling.engines.lock import FileLock
 from llmling.errors import EngineError
 from llmling.events import Event
 from llmling.messages import Message
+from llmling.protocols import Policy
+from llmling.records import gone
 
 FORMAT_1 = """
 create table event(
@@ -154,3 +157,38 @@ def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None
         assert connection.execute("pragma user_version").fetchone() == (1,)
         assert "priority" not in {row[1] for row in connection.execute("pragma table_info(delivery)")}
     schema.open_file(path).close()
+
+
+async def test_a_file_that_an_earlier_release_serves_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "pool.db"
+    build(path)
+    lock = FileLock(path.with_name("pool.db.lock"))
+    await lock.take(path)
+    world = World("sqlite", tmp_path)
+    try:
+        with pytest.raises(EngineError, match=r"served by an older llmling \(format 1, this release writes 4\); stop"):
+            await world.engine.open()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("pragma user_version").fetchone() == (1,)
+    finally:
+        lock.free()
+    await world.engine.open()
+    await world.engine.stop(0)
+
+
+async def test_what_an_earlier_release_still_accepts_after_the_upgrade_is_counted_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    world = World("sqlite", tmp_path)
+    await world.engine.open()
+    with closing(sqlite3.connect(tmp_path / "state" / "pool.db")) as connection:
+        ids = [_insert(connection, number, "pending") for number in range(2)]
+        connection.commit()
+    try:
+        await world.start({"b": Policy()})
+        for event_id in ids:
+            assert (await world.finished(event_id)).error == gone("a")
+    finally:
+        await world.engine.stop(0)
+    with closing(sqlite3.connect(tmp_path / "state" / "pool.db")) as connection:
+        assert connection.execute("select * from inbox").fetchall() == [("a", 0)]
