@@ -60,7 +60,8 @@ class Dispatcher:
         self._places = Places(concurrency)
         # By delivery, from its start until its end is committed; the task itself has ended by then.
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._fresh: list[tuple[Inbox, Row, asyncio.Task[None]]] = []
+        self._fresh: list[tuple[Inbox, Row]] = []
+        self._unbegun: set[str] = set()
         self._quiet: asyncio.Event | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._stopped: set[str] = set()
@@ -238,32 +239,33 @@ class Dispatcher:
             self.reload([inbox.agent])
             return
         if self._places.closed:
-            self._release(row.delivery.id)
+            self._release(row.delivery)
             self._leave(inbox, row)
             return
         delivery = row.delivery
         inbox.overlooked.discard(delivery.id)
         journal = StepRecorder(self._database.writer, delivery.id, steps)
         work = Work(delivery, row.origin.event, row.attempts + 1, journal)
+        self._unbegun.add(delivery.id)
         # The group that owns the engine's other tasks would be told of the end of each of these, one by one.
-        task = self._loop.create_task(self._deliver(inbox, row, work, journal))
-        self._tasks[delivery.id] = task
+        self._tasks[delivery.id] = self._loop.create_task(self._deliver(inbox, row, work, journal))
         if not self._fresh:
             self._loop.call_soon(self._started)
-        self._fresh.append((inbox, row, task))
+        self._fresh.append((inbox, row))
 
     def _started(self) -> None:
         # The first steps of those that were begun in one turn of the loop with the first of them are still to come.
         fresh, self._fresh = self._fresh, []
         self._loop.call_soon(self._never_started, fresh)
 
-    def _never_started(self, fresh: list[tuple[Inbox, Row, asyncio.Task[None]]]) -> None:
-        for inbox, row, task in fresh:
+    def _never_started(self, fresh: list[tuple[Inbox, Row]]) -> None:
+        for inbox, row in fresh:
             # Nothing of a task that was cancelled before its first step has run; a later cancellation ends in it.
-            if task.cancelled():
-                if self._cutting:
-                    self._cut += 1
-                    self._release(row.delivery.id)
+            if row.delivery.id in self._unbegun:
+                self._unbegun.discard(row.delivery.id)
+                self._cut += self._cutting
+                if row.delivery.id not in self._stopped:
+                    self._release(row.delivery)
                 self._over(inbox, row)
 
     def _over(self, inbox: Inbox, row: Row) -> None:
@@ -279,17 +281,19 @@ class Dispatcher:
         self._pump()
         self._feed(inbox)
 
-    def _release(self, delivery_id: str) -> None:
+    def _release(self, delivery: Delivery) -> None:
         try:
             self._database.writer.post(
-                functools.partial(self._ledger.release, delivery_id=delivery_id, now=self._time.wall())
+                functools.partial(self._ledger.release, delivery_id=delivery.id, now=self._time.wall()),
+                committed=lambda _: self.reload([delivery.agent]),
             )
         except EngineError:
-            log.warning("delivery %s could not be given back before the end; it counts as a try", delivery_id)
+            log.warning("delivery %s could not be given back before the end; it counts as a try", delivery.id)
 
     # --- running and settling ----------------------------------------------------------------------------------------
 
     async def _deliver(self, inbox: Inbox, row: Row, work: Work, journal: StepRecorder) -> None:
+        self._unbegun.discard(row.delivery.id)
         began = self._time.monotonic()
         verdict = await self._outcome(inbox, work)
         inbox.took(self._time.monotonic() - began)
@@ -329,7 +333,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             if self._cutting:
                 self._cut += 1
-                self._release(delivery_id)
+                self._release(work.delivery)
                 return None
             if delivery_id in self._stopped:
                 log.info("delivery %s was stopped: it has been settled by an operator", delivery_id)
@@ -372,7 +376,7 @@ class Dispatcher:
         """Cancel what is running, and return when it has let go; what is only to be written is left to the writer."""
         self.cut()
         # A run may take a while to let go, or even swallow a cancellation.
-        while running := [task for task in self._tasks.values() if not task.done() or task.cancelled()]:
+        while running := [task for key, task in self._tasks.items() if not task.done() or key in self._unbegun]:
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)

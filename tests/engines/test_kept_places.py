@@ -227,17 +227,30 @@ async def test_an_event_that_comes_again_waits_for_its_first_run_to_let_go(tmp_p
         await filled(gate, world, 2)
 
 
-async def test_who_is_cancelled_before_its_first_step_gives_its_place_back(tmp_path: Path) -> None:
+async def test_a_task_that_is_cancelled_before_its_first_step_gives_its_delivery_back(tmp_path: Path) -> None:
     async with serving(tmp_path, places=1) as (world, gate):
         gate.open.set()
-        for agent in ("b", "a"):
-            await world.finished((await world.accept(agent)).event_id)
+        await world.finished((await world.accept()).event_id)
         before = asyncio.all_tasks()
-        first = await world.accept()
-        (delivery,) = asyncio.all_tasks() - before
-        delivery.cancel()
-        second = await world.finished((await world.accept()).event_id)
-        assert world.started[2:] == [(f"{second.id}/a", 1)]
-    async with serving(tmp_path, places=1) as (world, gate):
-        gate.open.set()
-        assert (await world.finished(first.event_id)).status == "done"
+        receipt = await world.accept()
+        # Who has sent it is told before it runs.
+        (task,) = asyncio.all_tasks() - before
+        task.cancel()
+        record = await world.finished(receipt.event_id)
+        assert (record.status, record.attempts) == ("done", 1)
+        assert task.cancelled()
+
+
+async def test_a_run_that_cancels_its_own_task_and_answers_all_the_same_is_done(tmp_path: Path) -> None:
+    async def rash(work: Work) -> Settlement:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return Done("fine", to(work, "b"))
+
+    async with serving(tmp_path, places=1) as (world, _):
+        world.answers["a"] = rash
+        receipts = [await world.accept() for _ in range(3)]
+        for receipt in receipts:
+            record = await world.finished(receipt.event_id)
+            assert [(each.status, each.attempts) for each in record.deliveries] == [("done", 1)] * 2
