@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 from llmling.engines import reasons, rows
 from llmling.engines.ledger import Ledger
-from llmling.engines.lookups import event_row
 from llmling.engines.records import Change, EventRow
 from llmling.protocols import Policy
 from llmling.records import gone
@@ -102,8 +101,9 @@ def forget_keys(connection: sqlite3.Connection, now: float) -> int:
 
 def untold(connection: sqlite3.Connection) -> list[EventRow]:
     """Return up to 200 settled events the serving process has not heard of."""
-    found: list[tuple[str]] = connection.execute("select event_id from untold limit ?", (CHUNK,)).fetchall()
-    return [event_row(connection, event_id) for (event_id,) in found]
+    # Not of those that an earlier release, still open when the file was upgraded, has forgotten.
+    statement = "select event_record.* from untold join event_record on id = event_id limit ?"
+    return connection.execute(statement, (CHUNK,)).fetchall()
 
 
 def told(connection: sqlite3.Connection, heard: Sequence[Sequence[str]]) -> list[None]:

@@ -192,3 +192,20 @@ async def test_what_an_earlier_release_still_accepts_after_the_upgrade_is_counte
         await world.engine.stop(0)
     with closing(sqlite3.connect(tmp_path / "state" / "pool.db")) as connection:
         assert connection.execute("select * from inbox").fetchall() == [("a", 0)]
+
+
+async def test_an_untold_event_that_an_earlier_release_has_forgotten_keeps_nobody_from_hearing_of_the_others(
+    tmp_path: Path,
+) -> None:
+    world = World("sqlite", tmp_path)
+    await world.engine.open()
+    try:
+        receipt = await world.accept()
+        await world.engine.drop(receipt.event_id)
+        with closing(sqlite3.connect(tmp_path / "state" / "pool.db")) as connection:
+            connection.execute("insert into untold values ('0')")
+            connection.commit()
+        await world.start()
+        await until(lambda: [record.id for record in world.settled] == [receipt.event_id])
+    finally:
+        await world.engine.stop(0)
