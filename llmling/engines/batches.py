@@ -92,11 +92,10 @@ class Batches:
             new = arrival.delivery
             if new is None or arrival.outcome is not None or arrival.dead is not None or not self._plain(new):
                 break
-            if not arrival.begins:
-                left = room[new.agent] if new.agent in room else self.ledger.room(connection, new.agent)
-                if left <= 0:
-                    break
-                room[new.agent] = left - 1
+            left = room[new.agent] if new.agent in room else self.ledger.room(connection, new.agent)
+            if left <= 0:
+                break
+            room[new.agent] = left if arrival.begins else left - 1
             usual.append((arrival, new))
         return usual
 

@@ -254,3 +254,20 @@ async def test_a_run_that_cancels_its_own_task_and_answers_all_the_same_is_done(
         for receipt in receipts:
             record = await world.finished(receipt.event_id)
             assert [(each.status, each.attempts) for each in record.deliveries] == [("done", 1)] * 2
+
+
+async def test_what_comes_in_together_meets_a_full_inbox_as_each_for_itself_does(tmp_path: Path) -> None:
+    world, gate = World("sqlite", tmp_path), Gate()
+    world.answers["a"] = gate
+    await world.engine.open()
+    try:
+        await world.start({"a": Policy(concurrency=3, inbox_size=2, overflow="reject")})
+        for _ in range(3):
+            await world.accept(order_key="k")
+        await until(lambda: len(gate.inside) == 1)
+        # Two places are free, but as many wait for their turn as may.
+        for count in (1, 2):
+            found = await asyncio.gather(*(world.accept() for _ in range(count)), return_exceptions=True)
+            assert [type(each) for each in found] == [Full] * count
+    finally:
+        await world.engine.stop(0)
