@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from base64 import b64decode
 from collections.abc import Callable, Iterable
@@ -27,6 +26,7 @@ class Strays:
         self._book = book
         self._lease_s = lease_s
         self._seen: dict[str, set[int]] = {}
+        self._left: dict[str, set[int]] = {}
 
     async def run(self, lanes: Callable[[], Iterable[Lane]]) -> None:
         """Look after those of all `lanes` until cancelled."""
@@ -41,9 +41,17 @@ class Strays:
     async def _look(self, lane: Lane) -> None:
         found = await lane.tickets(await lane.settled_to())
         seen, self._seen[lane.agent] = self._seen.get(lane.agent, set()), set(found)
+        left, self._left[lane.agent] = self._left.get(lane.agent, set()), set()
         for place, message in found.items():
-            if place in seen:
+            if place not in seen:
+                continue
+            try:
+                await self._book.link.publish(message["subject"], b64decode(message["data"]), last=place)
                 log.warning("a ticket of agent %r was lost sight of by NATS; it is queued again", lane.agent)
-                with contextlib.suppress(Conflict):
-                    await self._book.link.publish(message["subject"], b64decode(message["data"]), last=place)
-                await self._book.link.delete(self._book.queue, place)
+            except Conflict:
+                # Somebody else has done so, and deletes it. A cluster that is to delete what is not there starts its
+                # stream anew and elects a leader (before 2.12), which loses sight of more; so only if it stays.
+                if place not in left:
+                    self._left[lane.agent].add(place)
+                    continue
+            await self._book.link.delete(self._book.queue, place)
