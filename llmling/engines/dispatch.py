@@ -300,8 +300,8 @@ class Dispatcher:
         if verdict is None:
             self._over(inbox, row)
             return
+        kept = self.keep(verdict.follows) if verdict.follows else Kept()
         try:
-            kept = self.keep(verdict.follows) if verdict.follows else Kept()
             step = journal.take_back() if verdict.status == "done" else None
             ending = Ending(row, work.attempt, verdict, self._time.wall(), kept.places, step)
             # The writer settles it whatever happens from now on; the agent's place is taken until then.
@@ -310,9 +310,8 @@ class Dispatcher:
                 committed=lambda change: self._settled(inbox, row, verdict, change, kept),
                 failed=lambda: self._unsettled(inbox, row, kept),
             )
-        except Exception:
-            log.exception(_UNWRITTEN, work.delivery.id)
-            self._over(inbox, row)
+        except Exception as error:  # noqa: BLE001 - the border of its task: its places must not be lost with it
+            self._unsettled(inbox, row, kept, error)
 
     def _settled(self, inbox: Inbox, row: Row, verdict: Verdict, change: Change, kept: Kept) -> None:
         # Who hears of the end and comes back at once finds the place free.
@@ -321,8 +320,8 @@ class Dispatcher:
         if verdict.status == "pending":
             self._ring_at(inbox, verdict.not_before)
 
-    def _unsettled(self, inbox: Inbox, row: Row, kept: Kept) -> None:
-        log.error(_UNWRITTEN, row.delivery.id)
+    def _unsettled(self, inbox: Inbox, row: Row, kept: Kept, error: Exception | None = None) -> None:
+        log.error(_UNWRITTEN, row.delivery.id, exc_info=error)
         self._over(inbox, row)
         self.free(kept)
 

@@ -71,7 +71,7 @@ def together(connection: sqlite3.Connection, jobs: list[Posted]) -> list[Outcome
         results = _run(connection, jobs)
         connection.execute("commit")
         return [(job, result, None) for job, result in zip(jobs, results, strict=True)]
-    except Exception as error:
+    except Exception as error:  # the border to the operations: each is run again, and whose error it is gets it
         _roll_back(connection)
         if _store_fault(error):
             raise
