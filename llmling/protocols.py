@@ -324,7 +324,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def accept(
+    def accept(
         self,
         event: Event,
         delivery: Delivery | None,
@@ -335,8 +335,8 @@ class Engine(Protocol):
         keep_key_s: float | None = None,
         outcome: Outcome | None = None,
         dead: str | None = None,
-    ) -> Receipt:
-        """Commit an event and its first delivery; durable on return. Cancelling the wait does not undo it.
+    ) -> Awaitable[Receipt]:
+        """Commit an event and its first delivery; durable once awaited. Cancelling the wait does not undo it.
 
         Without a delivery the event is settled at once, with `outcome`, or dead for the reason `dead`. A known
         `key` of the same trigger gives the first event's receipt. Works also in a process that does not serve.

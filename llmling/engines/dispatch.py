@@ -308,7 +308,7 @@ class Dispatcher:
             self._database.writer.post(
                 OneOfMany(self._batches.settle, ending),
                 committed=lambda change: self._settled(inbox, row, verdict, change, kept),
-                failed=lambda: self._unsettled(inbox, row, kept),
+                failed=lambda error: self._unsettled(inbox, row, kept, error),
             )
         except Exception as error:  # noqa: BLE001 - the border of its task: its places must not be lost with it
             self._unsettled(inbox, row, kept, error)
@@ -320,7 +320,7 @@ class Dispatcher:
         if verdict.status == "pending":
             self._ring_at(inbox, verdict.not_before)
 
-    def _unsettled(self, inbox: Inbox, row: Row, kept: Kept, error: Exception | None = None) -> None:
+    def _unsettled(self, inbox: Inbox, row: Row, kept: Kept, error: BaseException) -> None:
         log.error(_UNWRITTEN, row.delivery.id, exc_info=error)
         self._over(inbox, row)
         self.free(kept)

@@ -13,7 +13,7 @@ from llmling.engines import operator, queries, records, upkeep
 from llmling.engines.batches import Batches
 from llmling.engines.database import Database
 from llmling.engines.dispatch import Dispatcher
-from llmling.engines.ledger import Ledger
+from llmling.engines.ledger import Accepted, Ledger
 from llmling.engines.places import Kept
 from llmling.engines.reading import Reading
 from llmling.engines.records import Arrival, Change, Origin, Row
@@ -250,7 +250,7 @@ class JournalEngine(Reading, ABC):
 
     # --- events in ---------------------------------------------------------------------------------------------------
 
-    async def accept(
+    def accept(
         self,
         event: Event,
         delivery: Delivery | None,
@@ -261,11 +261,11 @@ class JournalEngine(Reading, ABC):
         keep_key_s: float | None = None,
         outcome: Outcome | None = None,
         dead: str | None = None,
-    ) -> Receipt:
-        """Commit an event and its first delivery; durable on return. Cancelling the wait does not undo it.
+    ) -> asyncio.Future[Receipt]:
+        """Commit an event and its first delivery; durable when the future is done. Cancelling it does not undo it.
 
         Raises:
-            Full: The inbox is full, or the journal cannot be written.
+            Full: From the future: the inbox is full, or the journal cannot be written.
             TypeError: The event holds what JSON cannot.
         """
         now = self._clock.unix()
@@ -274,34 +274,37 @@ class JournalEngine(Reading, ABC):
         key_, dead_ = None if key is None else records.stored(key), None if dead is None else records.stored(dead)
         kept = None if self._dispatcher is None else self._dispatcher.keep(deliveries)
         origin = Origin(event, trigger, agent, now)
-        arrival = Arrival(
-            event,
-            data,
-            trigger,
-            agent,
-            new,
-            key_,
-            None if keep_key_s is None else now + keep_key_s,
-            outcome,
-            dead_,
-            now,
-            begins=kept is not None and bool(kept.places),
-        )
+        expires, begins = None if keep_key_s is None else now + keep_key_s, kept is not None and bool(kept.places)
+        arrival = Arrival(event, data, trigger, agent, new, key_, expires, outcome, dead_, now, begins)
+        receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+
+        def committed(accepted: Accepted) -> None:
+            # Who waits goes on before what begins now: a sender hears that its event was taken, then it runs.
+            if not receipt.done():
+                if accepted.receipt is not None:
+                    receipt.set_result(accepted.receipt)
+                else:
+                    receipt.set_exception(self._no_room(agent, accepted.pending))
+            self._apply(accepted.change, origin, deliveries, kept)
+
+        def failed(error: BaseException) -> None:
+            if kept is not None and self._dispatcher is not None:
+                self._dispatcher.free(kept)
+            if not receipt.done():
+                receipt.set_exception(_full(error) if isinstance(error, EngineError) else error)
+
         try:
-            accepted = await self._opened().writer.submit(
-                OneOfMany(self._batches.accept, arrival),
-                committed=lambda accepted: self._apply(accepted.change, origin, deliveries, kept),
-                failed=lambda: self._free(kept),
+            self._opened().writer.post(
+                OneOfMany(self._batches.accept, arrival), patient=False, committed=committed, failed=failed
             )
-        except NotWritable as error:
-            raise Full(str(error), retry_after_s=_NOT_WRITABLE_S) from error
         except EngineError as error:
-            raise Full(str(error), retry_after_s=_STOPPED_S) from error
-        if accepted.receipt is not None:
-            return accepted.receipt
+            failed(error)
+        return receipt
+
+    def _no_room(self, agent: str, pending: int) -> Full:
         policy = (self._ledger.policies or {}).get(agent) or Policy()
-        raise Full(
-            f"the inbox of agent {agent!r} is full: {accepted.pending} wait (inbox.size {policy.inbox_size}, "
+        return Full(
+            f"the inbox of agent {agent!r} is full: {pending} wait (inbox.size {policy.inbox_size}, "
             f"overflow: {policy.overflow})",
             retry_after_s=1.0 if self._dispatcher is None else self._dispatcher.room_in_s(agent),
         )
@@ -343,10 +346,6 @@ class JournalEngine(Reading, ABC):
     def _write(self, operation: Callable[[sqlite3.Connection], Change]) -> Awaitable[Change]:
         return self._opened().writer.submit(operation, committed=self._apply)
 
-    def _free(self, kept: Kept | None) -> None:
-        if self._dispatcher is not None and kept is not None:
-            self._dispatcher.free(kept)
-
     def _apply(
         self,
         change: Change,
@@ -378,6 +377,12 @@ class JournalEngine(Reading, ABC):
             if change.requeued:
                 dispatcher.reload(change.requeued)
         self._hearing.hear(change, None if origin is None else origin.event)
+
+
+def _full(error: EngineError) -> Full:
+    full = Full(str(error), retry_after_s=_NOT_WRITABLE_S if isinstance(error, NotWritable) else _STOPPED_S)
+    full.__cause__ = error
+    return full
 
 
 def _report(owner: asyncio.Task[None]) -> None:

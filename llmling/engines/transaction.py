@@ -50,7 +50,7 @@ class Posted:
     run: Callable[[sqlite3.Connection], Any]
     patient: bool
     committed: Callable[[Any], None] | None
-    failed: Callable[[], None] | None
+    failed: Callable[[BaseException], None] | None
     future: asyncio.Future[Any] | None
 
 

@@ -33,8 +33,8 @@ class Writer:
     """Runs operations on its own connection in its own thread, what has queued up meanwhile in one transaction.
 
     An operation is a function of the connection. It may run more than once (its transaction failed), so it must
-    change nothing but the database; what has to happen after the commit is its `committed` callback, or `failed` when
-    there will be none; one of them is called on the loop even when nobody waits any more.
+    change nothing but the database; what has to happen after the commit is its `committed` callback, or `failed`, with
+    the error, when there will be none; one of them is called on the loop even when nobody waits any more.
     """
 
     def __init__(
@@ -77,7 +77,6 @@ class Writer:
         *,
         patient: bool = False,
         committed: Callable[[T], None] | None = None,
-        failed: Callable[[], None] | None = None,
     ) -> asyncio.Future[T]:
         """Queue an operation; the future has its result once it is committed.
 
@@ -89,22 +88,23 @@ class Writer:
             NotWritable: From the future: the store cannot be written and `patient` is not set.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._put(Posted(run, patient, committed, failed, future))
+        self._put(Posted(run, patient, committed, None, future))
         return future
 
     def post(
         self,
         run: Callable[[sqlite3.Connection], T],
         *,
+        patient: bool = True,
         committed: Callable[[T], None] | None = None,
-        failed: Callable[[], None] | None = None,
+        failed: Callable[[BaseException], None] | None = None,
     ) -> Posted:
-        """Queue an operation that nobody waits for; it is patient.
+        """Queue an operation that is followed by a call: of `committed`, or of `failed`, which by default logs.
 
         Raises:
             EngineError: The engine is closed.
         """
-        posted = Posted(run, patient=True, committed=committed, failed=failed, future=None)
+        posted = Posted(run, patient=patient, committed=committed, failed=failed or _log_failed, future=None)
         self._put(posted)
         return posted
 
@@ -261,12 +261,11 @@ class Writer:
             # runs.
             if job.future is not None:
                 _settle(job.future, result, error)
-            elif error is not None:
-                log.error("a write failed: %s", error, exc_info=error)
             try:
-                if error is not None and job.failed is not None:
-                    job.failed()
-                elif error is None and job.committed is not None:
+                if error is not None:
+                    if job.failed is not None:
+                        job.failed(error)
+                elif job.committed is not None:
                     job.committed(result)
             except Exception:
                 log.exception("a mistake in llmling after a commit; the event itself is safe")
@@ -274,6 +273,10 @@ class Writer:
 
 def _nothing(connection: sqlite3.Connection) -> None:
     """Wait for what was queued before."""
+
+
+def _log_failed(error: BaseException) -> None:
+    log.error("a write failed: %s", error, exc_info=error)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
