@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -26,9 +27,8 @@ def is_json(content_type: str) -> bool:
     return content_type == "application/json" or content_type.endswith("+json")
 
 
-def check_media_type(request: web.BaseRequest) -> tuple[str, str | None]:
+def check_media_type(headers: Mapping[str, str]) -> tuple[str, str | None]:
     """Return type and charset; refuse with 415 what is neither JSON nor text, and any compressed body."""
-    headers = request.headers
     coding = headers.get("Content-Encoding")
     if coding is not None and coding.strip().lower() not in {"", "identity"}:
         raise Refused(415, "send the body uncompressed, without Content-Encoding")
@@ -50,15 +50,21 @@ def _media_type(written: str) -> tuple[str, str | None]:
     return content_type, charset
 
 
-def body_at_hand(request: web.BaseRequest, *, max_bytes: int, key: str | None = None) -> bytes | None:
+def body_at_hand(
+    headers: Mapping[str, str], content: StreamReader, *, max_bytes: int, key: str | None = None
+) -> bytes | None:
     """Return a body that came with its head, as small ones do, None when it has to be read; refuses as `read_body`."""
-    content = request.content
-    if not content.is_eof() or content.exception() is not None or "Expect" in request.headers:
+    if not content.is_eof() or content.exception() is not None or "Expect" in headers:
         return None
     body = content.read_nowait()
+    check_length(body, max_bytes, key=key)
+    return body
+
+
+def check_length(body: bytes, max_bytes: int, *, key: str | None = None) -> None:
+    """Refuse with 413 what is longer than `max_bytes`; `key` is what raises the limit."""
     if len(body) > max_bytes:
         raise _too_long(max_bytes, key)
-    return body
 
 
 async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: float, key: str | None = None) -> bytes:
@@ -81,8 +87,7 @@ async def read_body(request: web.BaseRequest, *, max_bytes: int, timeout_s: floa
         raise Refused(400, "the body is framed wrongly (chunks or length)", linger=False) from None
     except ConnectionError:
         raise Refused(400, "the connection ended before the body did", linger=False) from None
-    if len(body) > max_bytes:
-        raise _too_long(max_bytes, key)
+    check_length(body, max_bytes, key=key)
     return body
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
-from llmling.server.reply import Refused
+from llmling.server.direct import Direct
+from llmling.server.reply import JsonReply, json_reply
 
 _log = logging.getLogger(__name__)
 _BRIEFLY_S = 1.0
@@ -32,9 +35,15 @@ class Bounds:
 
 
 class Connection(web.RequestHandler):
-    """A peer. A head that does not arrive in time, or one peer too many, ends it."""
+    """A peer. A head that does not arrive in time, or one peer too many, ends it.
 
-    __slots__ = ("_bounds", "_head_timer", "_server")
+    Requests that are all there go the short way (`Direct`) where their route has one: the tasks, futures and objects of
+    the usual way take longer than all that we do with a post.
+    """
+
+    __slots__ = ("_asked", "_bounds", "_head_timer", "_server", "_under_way")
+
+    _asked: tuple[RawRequestMessage, Direct]
 
     def __init__(self, server: Server, bounds: Bounds, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -50,6 +59,7 @@ class Connection(web.RequestHandler):
         self._server = server
         self._bounds = bounds
         self._head_timer: asyncio.TimerHandle | None = None
+        self._under_way: asyncio.Future[Any] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the peer in, or send it away when the listener is full."""
@@ -63,23 +73,45 @@ class Connection(web.RequestHandler):
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the peer."""
+        """Forget the peer, and the answer it will not get."""
         self._head_arrived()
+        if self._under_way is not None:
+            self._under_way.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; a head that has begun must end in time."""
-        before = self._request_count
+        """Parse, and answer at once or wake who answers; a head that has begun must end in time."""
+        before, waiter = self._request_count, self._waiter
+        idle = waiter is not None and not waiter.done() and self._under_way is None
+        self._waiter = None
         super().data_received(data)
+        self._waiter = waiter
         if self._request_count > before:
             self._head_arrived()
-        elif self._head_timer is None and self._waiter is not None and not self._waiter.done():
+        elif idle and self._head_timer is None:
             self._await_head()
+        if idle and self._messages:
+            self._go_on()
 
     def resume_reading(self, *args: Any, **kw: Any) -> None:
         """Read on after a pause; there was none around the usual small body, of which nothing is left to parse."""
         if self._reading_paused:
             super().resume_reading(*args, **kw)
+
+    def close(self) -> None:
+        """Take no more requests; an answer under way is still sent."""
+        if self._under_way is None:
+            super().close()
+        else:
+            self._close = True
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """End, once the answer under way is sent or `timeout` seconds are over."""
+        if self._under_way is not None:
+            await asyncio.wait([self._under_way], timeout=timeout)
+        if self._under_way is not None:
+            self._under_way.cancel()
+        await super().shutdown(timeout)
 
     def linger_briefly(self) -> None:
         """Close soon after the current answer: a reset at once could overtake it on the way to the peer."""
@@ -101,7 +133,7 @@ class Connection(web.RequestHandler):
         self.log_exception("request refused", status, exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        response = Refused(status, "this is not a valid HTTP/1.1 request").reply()
+        response = json_reply(status, {"error": "this is not a valid HTTP/1.1 request"})
         response.force_close()
         return response
 
@@ -110,6 +142,64 @@ class Connection(web.RequestHandler):
         cause = kw.get("exc_info")
         reason = type(cause).__name__ if isinstance(cause, BaseException) else "no reason given"
         self.logger.debug("connection: %s (%s)", " ".join(str(arg) for arg in args), reason)
+
+    def _go_on(self) -> None:
+        """Answer the next request the short way, or wake who answers."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and not self._short():
+            waiter.set_result(None)
+
+    def _short(self) -> bool:
+        message, content = self._messages[0]
+        if len(self._messages) > 1 or not isinstance(message, RawRequestMessage) or message.upgrade:
+            return False
+        if not content.is_eof() or content.exception() is not None or not self._taken:
+            return False
+        direct = self._server.find(message)
+        if direct is None or not direct.suits(message.headers, content.total_bytes):
+            return False
+        self._messages.popleft()
+        cast("Any", self._parser).message_consumed()
+        self._begin(message, direct, content.read_nowait())
+        return True
+
+    @property
+    def _taken(self) -> bool:
+        """Whether the peer is there and has taken all answers; the usual way bounds how long it may take."""
+        transport = self.transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
+
+    def _begin(self, message: RawRequestMessage, direct: Direct, body: bytes) -> None:
+        begun = self._server.begin(message, direct, body)
+        if isinstance(begun, JsonReply):
+            self._send(message, begun)
+        else:
+            self._asked, self._under_way = (message, direct), begun
+            begun.add_done_callback(self._answer)
+
+    def _answer(self, done: asyncio.Future[Any]) -> None:
+        message, direct = self._asked
+        self._under_way = None
+        if not done.cancelled():
+            self._send(message, self._server.finish(message, direct, done))
+
+    def _send(self, message: RawRequestMessage, answer: JsonReply) -> None:
+        try:
+            answer.send(self.transport, message.method, message.version[1], keep_alive=not message.should_close)
+        except ConnectionError as error:
+            _log.debug("the peer left before the answer: %s", error)
+            return
+        if self._close or not answer.keep_alive:
+            self.force_close()
+            return
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._messages:
+            self._go_on()
+
+    def _process_keepalive(self) -> None:
+        if self._under_way is not None:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def _await_head(self) -> None:
         self._head_timer = self._loop.call_later(self._bounds.head_timeout_s, self._head_late)
@@ -127,12 +217,26 @@ class Connection(web.RequestHandler):
 
 
 class Server(web.Server):
-    """Makes the connections of one listener."""
+    """Makes the connections of one listener.
 
-    def __init__(self, handler: Any, bounds: Bounds) -> None:
+    `find` returns who answers a request the short way; `begin` and `finish` call them and answer for what they raise.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        bounds: Bounds,
+        *,
+        find: Callable[[RawRequestMessage], Direct | None],
+        begin: Callable[[RawRequestMessage, Direct, bytes], asyncio.Future[Any] | JsonReply],
+        finish: Callable[[RawRequestMessage, Direct, asyncio.Future[Any]], JsonReply],
+    ) -> None:
         # A peer that went away frees its handler; what must not be cut (a commit) is shielded by the handler.
         super().__init__(handler, handler_cancellation=True)
         self._bounds = bounds
+        self.find = find
+        self.begin = begin
+        self.finish = finish
 
     @property
     def full(self) -> bool:

@@ -57,8 +57,8 @@ class Decisions:
 async def _body(request: web.BaseRequest) -> Mapping[str, Any]:
     if not request.body_exists:
         return {}
-    content_type, charset = check_media_type(request)
-    raw = body_at_hand(request, max_bytes=MAX_BODY_BYTES)
+    content_type, charset = check_media_type(request.headers)
+    raw = body_at_hand(request.headers, request.content, max_bytes=MAX_BODY_BYTES)
     if raw is None:
         raw = await read_body(request, max_bytes=MAX_BODY_BYTES, timeout_s=_BODY_S)
     if not raw:

@@ -10,16 +10,20 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from llmling.errors import StartupError
 from llmling.events import new_id
 from llmling.server.connection import Bounds, Connection, Server
-from llmling.server.reply import JsonReply, Refused, json_reply, retry_after
+from llmling.server.direct import Direct
+from llmling.server.reply import JsonReply, Refused, retry_after
 
 _log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Answer: TypeAlias = web.StreamResponse | JsonReply
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[Answer]]
@@ -33,6 +37,7 @@ _FREE_PORT_TRIES = 100
 class _Route:
     handler: Handler
     owner: str
+    direct: Direct | None = None
 
 
 # path -> method -> route; a path that ends in `/*` serves everything below it.
@@ -141,11 +146,19 @@ class Listeners:
 
     @asynccontextmanager
     async def route(
-        self, host: str, port: int, method: str, path: str, handler: Handler, *, owner: str
+        self,
+        host: str,
+        port: int,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        owner: str,
+        direct: Direct | None = None,
     ) -> AsyncGenerator[int]:
         """Serve `method` and `path` while inside; gives the port. A path ending in `/*` serves all below it.
 
-        A GET route also serves HEAD.
+        A GET route also serves HEAD. `direct` answers, instead of `handler`, what is all there and suits it.
 
         Raises:
             StartupError: See `bind`; or the path is served by someone else already.
@@ -159,7 +172,7 @@ class Listeners:
                 "give one of them another `path:`",
                 usage=True,
             )
-        methods[method] = _Route(handler, owner)
+        methods[method] = _Route(handler, owner, direct)
         try:
             yield port
         finally:
@@ -174,7 +187,13 @@ class Listeners:
 
     async def _listen(self, host: str, port: int, owner: str) -> int:
         routes: Routes = {}
-        server = Server(functools.partial(self._dispatch, routes), self._bounds)
+        server = Server(
+            functools.partial(self._dispatch, routes),
+            self._bounds,
+            find=functools.partial(_direct, routes),
+            begin=self._begin,
+            finish=self._finish,
+        )
         runner = web.ServerRunner(server, shutdown_timeout=self._bounds.close_s)
         listener = _Listener(host, port, owner, runner, routes)
         await runner.setup()
@@ -192,21 +211,17 @@ class Listeners:
         try:
             response = await _find(routes, request)(request)
         except Refused as refusal:
-            response = refusal.reply()
-            if refusal.status not in {404, 405}:
-                _log.info("%s %r: %d, %s", request.method, request.path, refusal.status, refusal)
+            response = _refused(request.method, request.path, refusal)
             if not refusal.linger:
                 response.force_close()
                 _connection(request).linger_briefly()
         except Exception:  # noqa: BLE001 - the border: logged with its id, answered without its text
-            error_id = new_id()
-            _log.exception("%s %r failed (error id %s)", request.method, request.path, error_id)
-            response = json_reply(500, {"error": "internal error", "id": error_id})
+            response = _failed(request.method, request.path)
         if self.draining:
             response.force_close()
         try:
             if isinstance(response, JsonReply):
-                response.send(request)
+                response.send(request.transport, request.method, request.version[1], keep_alive=request.keep_alive)
                 if not request.protocol.writing_paused:
                     return response
             async with asyncio.timeout(self._bounds.write_timeout_s):
@@ -218,6 +233,27 @@ class Listeners:
         except ConnectionError as error:
             _log.debug("the peer left before the answer: %s", error)
         return response
+
+    def _begin(self, message: RawRequestMessage, direct: Direct, body: bytes) -> asyncio.Future[Any] | JsonReply:
+        return self._answered(message, direct.begin, message.headers, body)
+
+    def _finish(self, message: RawRequestMessage, direct: Direct, done: asyncio.Future[Any]) -> JsonReply:
+        return self._answered(message, direct.answer, done)
+
+    def _answered(
+        self, message: RawRequestMessage, make: Callable[P, T], *args: P.args, **kw: P.kwargs
+    ) -> T | JsonReply:
+        """Call the short way of a route: the same border as `_dispatch`."""
+        answer: T | JsonReply
+        try:
+            answer = make(*args, **kw)
+        except Refused as refusal:
+            answer = _refused(message.method, message.path, refusal)
+        except Exception:  # noqa: BLE001 - the border: logged with its id, answered without its text
+            answer = _failed(message.method, message.path)
+        if self.draining and isinstance(answer, JsonReply):
+            answer.force_close()
+        return answer
 
     def _why(self, error: OSError | OverflowError, host: str, port: int, owner: str) -> str:
         if isinstance(error, OverflowError):
@@ -245,11 +281,30 @@ async def _changing(request: web.BaseRequest) -> web.Response:
     raise Refused(503, "this trigger is being changed; send this again", headers=retry_after(CHANGE_RETRY_S))
 
 
+def _refused(method: str, path: str, refusal: Refused) -> JsonReply:
+    if refusal.status not in {404, 405}:
+        _log.info("%s %r: %d, %s", method, path, refusal.status, refusal)
+    return refusal.reply()
+
+
+def _failed(method: str, path: str) -> JsonReply:
+    error_id = new_id()
+    _log.exception("%s %r failed (error id %s)", method, path, error_id)
+    return JsonReply(500, {"error": "internal error", "id": error_id})
+
+
 def _connection(request: web.BaseRequest) -> Connection:
     protocol = request.protocol
     if not isinstance(protocol, Connection):
         raise TypeError(f"request of {type(protocol).__name__}, not of a Connection")
     return protocol
+
+
+def _direct(routes: Routes, message: RawRequestMessage) -> Direct | None:
+    """Return the short way of a request; not where its path has to be decoded first, nor below a path."""
+    methods = routes.get(message.path)
+    route = None if methods is None or "%" in message.path else methods.get(message.method)
+    return None if route is None else route.direct
 
 
 def _find(routes: Routes, request: web.BaseRequest) -> Handler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Mapping
@@ -26,30 +27,33 @@ class JsonReply:
     It has what aiohttp asks of an answer and no more.
     """
 
-    __slots__ = ("_whole", "keep_alive", "status")
+    __slots__ = ("_headers", "_whole", "keep_alive", "status")
 
-    def __init__(self, status: int, value: Any) -> None:
+    def __init__(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        """`headers` are our own: they are not looked through for line ends."""
         self.status = status
         self.keep_alive: bool | None = None
         self._whole = _encode(value).encode("utf-8", "replace")
+        self._headers = tuple(headers.items()) if headers else ()
 
     def force_close(self) -> None:
         """Let this be the last answer of its connection."""
         self.keep_alive = False
 
-    def send(self, request: web.BaseRequest) -> None:
-        """Hand it to the transport; whoever sends waits for a slow peer by himself.
+    def send(self, transport: asyncio.Transport | None, method: str, minor: int, *, keep_alive: bool) -> None:
+        """Answer a request of HTTP/1.`minor`; whoever sends waits for a slow peer by himself.
+
+        `keep_alive` is whether the peer wants to go on; it has no say after `force_close`.
 
         Raises:
             ConnectionError: The peer has left.
         """
-        transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionError("the peer has left")
         if self.keep_alive is None:
-            self.keep_alive = request.keep_alive
-        head = _head(self.status, request.version[1], self.keep_alive, int(time.time()))
-        body = b"" if request.method == "HEAD" else self._whole
+            self.keep_alive = keep_alive
+        head = _head(self.status, minor, self.keep_alive, int(time.time()), self._headers)
+        body = b"" if method == "HEAD" else self._whole
         transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(self._whole), body))
 
     async def prepare(self, request: web.BaseRequest) -> None:
@@ -60,8 +64,8 @@ class JsonReply:
 
 
 @lru_cache(64)
-def _head(status: int, minor: int, keep_alive: bool, second: int) -> bytes:
-    headers = {"Content-Type": "application/json", **_COMMON, "Date": formatdate(second, usegmt=True)}
+def _head(status: int, minor: int, keep_alive: bool, second: int, more: tuple[tuple[str, str], ...]) -> bytes:
+    headers = {"Content-Type": "application/json", **_COMMON, "Date": formatdate(second, usegmt=True), **dict(more)}
     if keep_alive != (minor > 0):
         headers["Connection"] = "keep-alive" if keep_alive else "close"
     lines = [f"HTTP/1.{minor} {status} {HTTPStatus(status).phrase}", *(f"{n}: {v}" for n, v in headers.items()), ""]
@@ -96,9 +100,9 @@ class Refused(LLMlingError):
         self.headers = dict(headers or {})
         self.linger = linger
 
-    def reply(self) -> web.Response:
+    def reply(self) -> JsonReply:
         """Return the answer: the status and `{"error": message}`."""
-        return json_reply(self.status, {"error": self.message}, self.headers)
+        return JsonReply(self.status, {"error": self.message}, self.headers)
 
 
 def retry_after(seconds: float) -> dict[str, str]:

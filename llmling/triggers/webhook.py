@@ -6,10 +6,11 @@ import asyncio
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from aiohttp import web
+from multidict import istr
 
 from llmling.errors import EngineError, Full, StartupError
 from llmling.events import Event
@@ -21,7 +22,7 @@ from llmling.manifest.triggers import (
 from llmling.protocols import Emit, EventRecord, EventStatus, Receipt
 from llmling.runtime.services import Services
 from llmling.server.auth import OPEN, Verified, challenge, foreign_page, verify
-from llmling.server.body import body_at_hand, check_media_type, is_json, parse, read_body
+from llmling.server.body import body_at_hand, check_length, check_media_type, is_json, parse, read_body
 from llmling.server.listener import DRAIN_RETRY_S, Answer, url_host
 from llmling.server.rate import TokenBucket
 from llmling.server.reply import JsonReply, Refused, retry_after
@@ -31,7 +32,8 @@ _log = logging.getLogger(__name__)
 _SECRET_WORDS = ("auth", "cookie", "credential", "key", "password", "secret", "session", "signature", "token")
 _ENGINE_RETRY_S = 5.0
 _LONGEST_ID = 200
-_USUAL_ID_HEADERS = ("webhook-id", "x-github-delivery", "idempotency-key")
+_USUAL_ID_HEADERS = (istr("webhook-id"), istr("x-github-delivery"), istr("idempotency-key"))
+_NOT_DIRECT = (*_USUAL_ID_HEADERS, istr("expect"))
 _ID_HEADERS = {"stripe": (), "standard": (), "github": ("x-github-delivery", "webhook-id", "idempotency-key")}
 # Above this size parsing would hold up the loop for more than a few milliseconds.
 _PARSE_IN_THREAD_BYTES = 262_144
@@ -77,7 +79,14 @@ class WebhookTrigger:
         self._emit = emit
         try:
             async with listeners.route(
-                config.host, config.port, "POST", config.path, self._answer, owner=f"trigger {self.name!r}"
+                config.host,
+                config.port,
+                "POST",
+                config.path,
+                self._answer,
+                owner=f"trigger {self.name!r}",
+                # Others have to be looked up, or are waited for.
+                direct=self if config.reply == "accepted" and config.auth.type in {"none", "bearer"} else None,
             ):
                 started()
                 await asyncio.get_running_loop().create_future()
@@ -89,42 +98,78 @@ class WebhookTrigger:
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         config = self._config
-        content_type, charset = check_media_type(request)
-        body = body_at_hand(request, max_bytes=config.max_body_bytes, key="max_body_bytes")
+        content_type, charset = check_media_type(request.headers)
+        body = body_at_hand(request.headers, request.content, max_bytes=config.max_body_bytes, key="max_body_bytes")
         if body is None:
             body = await read_body(
                 request, max_bytes=config.max_body_bytes, timeout_s=self._body_timeout_s, key="max_body_bytes"
             )
-        verified = self._authenticated(request, body)
+        verified = self._authenticated(request.headers, body)
         if len(body) <= _PARSE_IN_THREAD_BYTES:
             data = parse(body, content_type, charset)
         else:
             data = await asyncio.to_thread(parse, body, content_type, charset)
-        if config.prompt is None and isinstance(data, str):
-            _check_said(data, content_type)
+        self._check_said(data, content_type)
         key = delivery_key(config.auth, request.headers, data, verified)
         if key is not None and (receipt := await self._known(key)) is not None:
             return await self._again(receipt)
         self._admit()
-        event = Event(
-            source=self.name,
-            type="dev.llmling.webhook.received",
-            subject=config.path,
-            data=data,
-            headers=safe_headers(request.headers, config.auth),
-        )
-        receipt = await self._commit(event, key)
+        try:
+            # A sender that hangs up meanwhile cuts the answer, not the commit.
+            receipt = await self._commit(self._event(request.headers, data), key)
+        except EngineError as error:
+            raise self._not_taken(error) from None
         if not receipt.new:
             return await self._again(receipt)
         return await self._result(receipt) if config.reply == "result" else self._accepted(receipt.event_id)
 
-    def _authenticated(self, request: web.BaseRequest, body: bytes) -> Verified:
+    # --- the short way, see `Direct` ---------------------------------------------------------------------------------
+
+    def suits(self, headers: Mapping[str, str], length: int) -> bool:
+        """Whether a post has no id to look up, and is read in no time."""
+        return length <= _PARSE_IN_THREAD_BYTES and not any(map(headers.__contains__, _NOT_DIRECT))
+
+    def begin(self, headers: Mapping[str, str], body: bytes) -> asyncio.Future[Receipt]:
+        """Take a post that is all there; the same checks as `_answer`."""
+        content_type, charset = check_media_type(headers)
+        check_length(body, self._config.max_body_bytes, key="max_body_bytes")
+        self._authenticated(headers, body)
+        data = parse(body, content_type, charset)
+        self._check_said(data, content_type)
+        self._admit()
+        receipt = self._commit(self._event(headers, data), None)
+        return receipt if isinstance(receipt, asyncio.Future) else asyncio.ensure_future(receipt)
+
+    def answer(self, done: asyncio.Future[Receipt]) -> JsonReply:
+        """Say that a post is an event now."""
+        try:
+            return self._accepted(done.result().event_id)
+        except EngineError as error:
+            raise self._not_taken(error) from None
+
+    # --- what both ways share ----------------------------------------------------------------------------------------
+
+    def _event(self, headers: Mapping[str, str], data: Any) -> Event:
+        return Event(
+            source=self.name,
+            type="dev.llmling.webhook.received",
+            subject=self._config.path,
+            data=data,
+            headers=safe_headers(headers, self._config.auth),
+        )
+
+    def _check_said(self, data: Any, content_type: str) -> None:
+        if self._config.prompt is None and isinstance(data, str) and not data.strip():
+            what = "text is empty" if is_json(content_type) else "body is empty"
+            raise Refused(400, f"the {what}; send what the agent should read, or give the trigger a `prompt:`")
+
+    def _authenticated(self, headers: Mapping[str, str], body: bytes) -> Verified:
         auth = self._config.auth
         if auth.type == "none":
-            if self._config.host in LOOPBACK and foreign_page(request.headers):
+            if self._config.host in LOOPBACK and foreign_page(headers):
                 raise Refused(401, "web pages of other sites may not post here; add `auth:` to the trigger")
             return OPEN
-        verified = verify(auth, request.headers, body, self._services.clock.unix())
+        verified = verify(auth, headers, body, self._services.clock.unix())
         if not verified.ok:
             raise Refused(401, verified.reason, headers=challenge(auth))
         return verified
@@ -145,23 +190,22 @@ class WebhookTrigger:
         if self._services.listeners is not None and self._services.listeners.draining:
             raise Refused(503, "the pool is stopping; send this again later", headers=retry_after(DRAIN_RETRY_S))
 
-    async def _commit(self, event: Event, key: str | None) -> Receipt:
-        """Commit the event; a sender that hangs up meanwhile cuts the answer, not the commit."""
+    def _commit(self, event: Event, key: str | None) -> Awaitable[Receipt]:
         if self._emit is None:
             raise Refused(503, "this trigger is stopping; send this again later", headers=retry_after(DRAIN_RETRY_S))
-        try:
-            return await self._emit(event, key=key, keep_key_s=self._config.dedupe_window_s)
-        except Full as full:
-            _log.info("trigger %r: %s", self.name, full)
-            if self._services.engine is not None and self._services.engine.fault:
-                raise _not_writable() from None
-            message = f"there is no room for another event of agent {self._agent!r} right now; send this again later"
-            raise Refused(503, message, headers=retry_after(full.retry_after_s)) from None
-        except EngineError as error:
-            _log.error("trigger %r: %s", self.name, error)
-            raise _not_writable() from None
+        return self._emit(event, key=key, keep_key_s=self._config.dedupe_window_s)
 
-    def _accepted(self, event_id: str, status: int = 202) -> Answer:
+    def _not_taken(self, error: EngineError) -> Refused:
+        if not isinstance(error, Full):
+            _log.error("trigger %r: %s", self.name, error)
+            return _not_writable()
+        _log.info("trigger %r: %s", self.name, error)
+        if isinstance(error.__cause__, EngineError):
+            return _not_writable()
+        message = f"there is no room for another event of agent {self._agent!r} right now; send this again later"
+        return Refused(503, message, headers=retry_after(error.retry_after_s))
+
+    def _accepted(self, event_id: str, status: int = 202) -> JsonReply:
         return JsonReply(status, {"event_id": event_id, "status_url": self._services.status_url(event_id)})
 
     async def _again(self, receipt: Receipt) -> Answer:
@@ -186,12 +230,6 @@ class WebhookTrigger:
         if outcome is None:
             return self._accepted(receipt.event_id)
         return JsonReply(502 if "error" in outcome else 200, {"event_id": receipt.event_id, **outcome})
-
-
-def _check_said(data: str, content_type: str) -> None:
-    if not data.strip():
-        what = "text is empty" if is_json(content_type) else "body is empty"
-        raise Refused(400, f"the {what}; send what the agent should read, or give the trigger a `prompt:`")
 
 
 def delivery_key(auth: AuthConfig, headers: Mapping[str, str], data: Any, verified: Verified) -> str | None:

@@ -28,8 +28,8 @@ LIMIT = 1000
 @asynccontextmanager
 async def server(timeout_s: float = 5.0) -> AsyncGenerator[int]:
     async def handler(request: web.BaseRequest) -> web.Response:
-        check_media_type(request)
-        body = body_at_hand(request, max_bytes=LIMIT)
+        check_media_type(request.headers)
+        body = body_at_hand(request.headers, request.content, max_bytes=LIMIT)
         if body is None:
             body = await read_body(request, max_bytes=LIMIT, timeout_s=timeout_s)
         return json_reply(200, {"length": len(body), "value": parse(body, request.content_type, request.charset)})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from llmling.engines.memory import MemoryEngine
 from llmling.events import Event, render
@@ -33,6 +34,7 @@ class Pool:
     url: str
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     behind: asyncio.Event = field(default_factory=asyncio.Event)
+    began: asyncio.Event = field(default_factory=asyncio.Event)
     ran: list[str] = field(default_factory=list[str])
     settlement: Settlement | None = None
 
@@ -45,6 +47,7 @@ class Pool:
         if work.delivery.agent == "behind":
             await self.behind.wait()
             return Done("late")
+        self.began.set()
         await self.gate.wait()
         self.ran.append(work.event.id)
         if self.settlement is not None:
@@ -58,12 +61,12 @@ async def pool(tmp_path: Path, *, inbox_size: int = 1000, **config: Any) -> Asyn
     engine = MemoryEngine(MemoryEngineConfig(), tmp_path)
     await engine.open()
 
-    async def emit(
+    def emit(
         event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
-    ) -> Receipt:
+    ) -> Awaitable[Receipt]:
         delivery = Delivery(f"{event.id}/first", event.id, "first", render(event))
         filtered = event.data == "filtered"
-        return await engine.accept(
+        return engine.accept(
             event, None if filtered else delivery, trigger="hook", agent="first", key=key, keep_key_s=keep_key_s,
             outcome="filtered" if filtered else None, dead=dead,
         )  # fmt: skip
@@ -123,6 +126,31 @@ async def test_a_full_inbox_is_a_quick_503_and_all_that_was_taken_runs(tmp_path:
             assert record.status == "done"
         assert sorted(running.ran) == sorted(taken)
         assert (await running.post())[0] == 202
+
+
+async def test_what_a_sender_has_sent_before_it_hung_up_is_run(tmp_path: Path) -> None:
+    async with pool(tmp_path) as running:
+        _, writer = await asyncio.open_connection(HOST, URL(running.url).port)
+        writer.write(
+            b'POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\n"hi"'
+        )
+        writer.close()
+        await asyncio.wait_for(running.began.wait(), 10)
+        running.gate.set()
+        running.behind.set()
+        (record,) = [record async for record in running.engine.runs()]
+        settled = await running.engine.wait(record.id, 10)
+        assert settled is not None
+        assert settled.status == "done"
+
+
+async def test_a_store_that_cannot_be_written_is_a_503_either_way(tmp_path: Path) -> None:
+    async with pool(tmp_path) as running:
+        await running.engine.stop(0.1)
+        for headers in ({}, {"webhook_id": "m1"}):
+            status, body, headers_back = await running.post(**headers)
+            assert (status, headers_back["Retry-After"]) == (503, "5")
+            assert body == {"error": "events cannot be stored right now; send this again later"}
 
 
 async def test_the_reply_is_the_first_agents_and_waits_for_nobody_behind(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from chaos import Trial
-from webhook_door import HOST, hook
+from webhook_door import HOST, hook, random_request
 
 from llmling.server.connection import Bounds
 
@@ -52,36 +52,6 @@ async def test_slow_bodies_are_cut_while_others_are_answered() -> None:
 
 
 RANDOM = 5_000 if FULL else 2_000
-BODIES = [b"{}", b"[1]", b'{"a": "\\ud800"}', b"\xff\xfe", b"[" * 2000, b"null", b"", b"a=1", b"NaN", b"1" * 3000]
-PATHS = ["/", "//webhook", "*", "http://x/webhook", "/webhook?%ff", "/%00", "\xff", "/" * 99]
-TYPES = ["application/json"] * 5 + ["text/plain", "multipart/form-data", ";;;", "", "a/b; charset=x"]
-LENGTHS = ["-1", "x", "1000000000", "5", "1, 1"]
-CHUNKS = [b"2\r\n{}\r\n0\r\n\r\n", b"zz\r\n", b"5\r\nab", b"0\r\n\r\n", b"ffffffffffffffffff\r\n"]
-ODD_HEADERS = [
-    "Expect: 100-continue", "Expect: x", "Upgrade: websocket", "Connection: upgrade", "Idempotency-Key: \xff\x80",
-    "webhook-id: a", "Authorization: \xfe", "Origin: null", "Origin: http://[", "X: a\rb", ": empty", "no colon",
-    "Cookie: " + "c" * 9000, "Content-Type: text/plain", "Transfer-Encoding: gzip", "Content-Encoding: gzip",
-]  # fmt: skip
-
-
-def _random_request(rng: random.Random) -> bytes:
-    """Make a request that is wrong in a few random ways, or in none."""
-    method = rng.choice(["POST"] * 8 + ["GET", "PUT", "HEAD", "OPTIONS", "CONNECT", "post", "\x00", "P" * 30])
-    path = rng.choice(["/webhook"] * 12 + PATHS)
-    version = rng.choice(["HTTP/1.1"] * 8 + ["HTTP/1.0", "HTTP/2.0", "HTTP/1.1.1", ""])
-    body = rng.choice([*BODIES, rng.randbytes(50)])
-    headers = ["Host: x"] * rng.choice([1, 1, 1, 0, 2]) + [f"Content-Type: {rng.choice(TYPES)}"]
-    framing = rng.choice(["length"] * 6 + ["odd length", "chunked", "none"])
-    if framing == "length":
-        headers.append(f"Content-Length: {len(body)}")
-    elif framing == "odd length":
-        headers.append(f"Content-Length: {rng.choice(LENGTHS)}")
-    elif framing == "chunked":
-        headers.append("Transfer-Encoding: chunked")
-        body = rng.choice(CHUNKS)
-    headers += rng.sample(ODD_HEADERS, rng.choice([0, 0, 0, 1, 1, 2]))
-    rng.shuffle(headers)
-    return "\r\n".join([f"{method} {path} {version}", *headers, "", ""]).encode("latin-1") + body
 
 
 @pytest.mark.chaos
@@ -107,7 +77,7 @@ async def test_random_requests_never_make_a_fault(caplog: pytest.LogCaptureFixtu
                 finally:
                     writer.close()
 
-        answers = await asyncio.gather(*(shoot(_random_request(rng)) for _ in range(RANDOM)))
+        answers = await asyncio.gather(*(shoot(random_request(rng)) for _ in range(RANDOM)))
         assert (await door.post())[0] == 202
     codes: dict[int, int] = {}
     for data, answer in answers:

@@ -6,7 +6,8 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from collections.abc import AsyncGenerator
+import random
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,10 +98,15 @@ async def stopped(task: asyncio.Task[None]) -> None:
 
 @asynccontextmanager
 async def hook(
-    mailbox: Mailbox | None = None, *, body_timeout_s: float = 5.0, bounds: Bounds | None = None, **config: Any
+    mailbox: Mailbox | None = None,
+    *,
+    body_timeout_s: float = 5.0,
+    bounds: Bounds | None = None,
+    make: Callable[[Bounds], Listeners] = Listeners,
+    **config: Any,
 ) -> AsyncGenerator[Hook]:
     mailbox = mailbox or Mailbox()
-    async with Listeners(bounds or Bounds(linger_s=1, close_s=0.5)) as listeners, aiohttp.ClientSession() as session:
+    async with make(bounds or Bounds(linger_s=1, close_s=0.5)) as listeners, aiohttp.ClientSession() as session:
         port = await listeners.bind(HOST, 0, owner="test")
         settings = WebhookTriggerConfig.model_validate({"name": "hook", "port": port, **config})
         services = Services(listeners=listeners, status_url=lambda event_id: f"http://pool/events/{event_id}")
@@ -132,3 +138,35 @@ async def raw(port: int, data: bytes, timeout_s: float = 5.0) -> bytes:
         return b""
     finally:
         writer.close()
+
+
+BODIES = [b"{}", b"[1]", b'{"a": "\\ud800"}', b"\xff\xfe", b"[" * 2000, b"null", b"", b"a=1", b"NaN", b"1" * 3000]
+PATHS = ["/", "//webhook", "*", "http://x/webhook", "/webhook?%ff", "/%00", "\xff", "/" * 99]
+TYPES = ["application/json"] * 5 + ["text/plain", "multipart/form-data", ";;;", "", "a/b; charset=x"]
+LENGTHS = ["-1", "x", "1000000000", "5", "1, 1"]
+CHUNKS = [b"2\r\n{}\r\n0\r\n\r\n", b"zz\r\n", b"5\r\nab", b"0\r\n\r\n", b"ffffffffffffffffff\r\n"]
+ODD_HEADERS = [
+    "Expect: 100-continue", "Expect: x", "Upgrade: websocket", "Connection: upgrade", "Idempotency-Key: \xff\x80",
+    "webhook-id: a", "Authorization: \xfe", "Origin: null", "Origin: http://[", "X: a\rb", ": empty", "no colon",
+    "Cookie: " + "c" * 9000, "Content-Type: text/plain", "Transfer-Encoding: gzip", "Content-Encoding: gzip",
+]  # fmt: skip
+
+
+def random_request(rng: random.Random) -> bytes:
+    """Make a request that is wrong in a few random ways, or in none."""
+    method = rng.choice(["POST"] * 8 + ["GET", "PUT", "HEAD", "OPTIONS", "CONNECT", "post", "\x00", "P" * 30])
+    path = rng.choice(["/webhook"] * 12 + PATHS)
+    version = rng.choice(["HTTP/1.1"] * 8 + ["HTTP/1.0", "HTTP/2.0", "HTTP/1.1.1", ""])
+    body = rng.choice([*BODIES, rng.randbytes(50)])
+    headers = ["Host: x"] * rng.choice([1, 1, 1, 0, 2]) + [f"Content-Type: {rng.choice(TYPES)}"]
+    framing = rng.choice(["length"] * 6 + ["odd length", "chunked", "none"])
+    if framing == "length":
+        headers.append(f"Content-Length: {len(body)}")
+    elif framing == "odd length":
+        headers.append(f"Content-Length: {rng.choice(LENGTHS)}")
+    elif framing == "chunked":
+        headers.append("Transfer-Encoding: chunked")
+        body = rng.choice(CHUNKS)
+    headers += rng.sample(ODD_HEADERS, rng.choice([0, 0, 0, 1, 1, 2]))
+    rng.shuffle(headers)
+    return "\r\n".join([f"{method} {path} {version}", *headers, "", ""]).encode("latin-1") + body

@@ -1,0 +1,119 @@
+"""Posts that go the short way get what they would get the usual way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from webhook_door import HOST, JSON, Hook, Mailbox, hook, random_request
+
+from llmling.server.connection import Bounds
+from llmling.server.direct import Direct
+from llmling.server.listener import Handler, Listeners
+
+REQUESTS = 400
+_VARYING = re.compile(rb"Date: [^\r]*|[0-9A-HJKMNP-TV-Z]{26}")
+
+
+class OnlyTheUsualWay(Listeners):
+    """Listeners without the short way."""
+
+    @asynccontextmanager
+    async def route(
+        self,
+        host: str,
+        port: int,
+        method: str,
+        path: str,
+        handler: Handler,
+        *,
+        owner: str,
+        direct: Direct | None = None,
+    ) -> AsyncGenerator[int]:
+        async with super().route(host, port, method, path, handler, owner=owner) as its_port:
+            yield its_port
+
+
+async def answers(door: Hook, data: bytes, times: int = 3) -> list[bytes]:
+    """Send a request again and again over one connection, and return what came back, without what always varies."""
+    reader, writer = await asyncio.open_connection(HOST, door.port)
+    found: list[bytes] = []
+    try:
+        for _ in range(times):
+            writer.write(data)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            none = length is None or data.startswith(b"HEAD") or b" 100 " in head[:14]
+            found.append(head + (b"" if none or length is None else await reader.readexactly(int(length[1]))))
+        writer.write_eof()
+        found.append(await reader.read())
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        found.append(getattr(error, "partial", b""))
+    finally:
+        writer.close()
+    return [_VARYING.sub(b"", answer) for answer in found]
+
+
+def usual_request(rng: random.Random) -> bytes:
+    body = rng.choice([b"{}", b'{"n": 1.5}', b'"text"', b"[null, true]", b"plain", b" \n{}\n", b""])
+    headers = ["Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    headers += rng.sample(
+        ["X-Event: push", "x-event: again", "Idempotency-Key: k", "Connection: close"], rng.choice([0, 0, 1, 2])
+    )
+    return "\r\n".join(["POST /webhook HTTP/1.1", *headers, "", ""]).encode() + body
+
+
+async def test_random_requests_get_the_same_answers_either_way() -> None:
+    rng = random.Random(20261127)
+    bounds = Bounds(head_timeout_s=0.1, linger_s=0.05, keepalive_s=5)
+    limits: dict[str, Any] = {"body_timeout_s": 0.05, "bounds": bounds, "max_body_bytes": 2500}
+    limit = asyncio.Semaphore(40)
+    async with hook(**limits) as short, hook(make=OnlyTheUsualWay, **limits) as usual:
+
+        async def both(data: bytes) -> None:
+            async with limit:
+                got, expected = await asyncio.gather(answers(short, data), answers(usual, data))
+            assert got == expected, data
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(REQUESTS):
+                group.create_task(both(random_request(rng) if number % 3 else usual_request(rng)))
+        events = [
+            sorted(repr((event.subject, event.data, sorted(event.headers.items()))) for event in door.mailbox.events)
+            for door in (short, usual)
+        ]
+    assert events[0] == events[1]
+    assert len(events[0]) > REQUESTS // 10
+
+
+@pytest.mark.parametrize("auth", [{"type": "none"}, {"type": "bearer", "token": "t"}])
+async def test_a_post_with_an_id_is_known_beside_posts_without_one(auth: dict[str, str]) -> None:
+    headers = {**JSON, "Authorization": "Bearer t"}
+    async with hook(auth=auth) as door:
+        without = [await door.post(headers=headers) for _ in range(3)]
+        with_id = [await door.post(headers={**headers, "Idempotency-Key": "k"}) for _ in range(3)]
+    assert [status for status, _, _ in without] == [202, 202, 202]
+    assert [status for status, _, _ in with_id] == [202, 200, 200]
+    assert len({body["event_id"] for _, body, _ in without}) == 3
+    assert len({body["event_id"] for _, body, _ in with_id}) == 1
+
+
+async def test_what_was_handed_over_is_committed_though_its_sender_and_the_trigger_are_gone() -> None:
+    mailbox = Mailbox(gate=asyncio.Event())
+    assert mailbox.gate is not None
+    async with hook(mailbox) as door:
+        _, writer = await asyncio.open_connection(HOST, door.port)
+        writer.write(
+            b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+        )
+        await mailbox.entered.wait()
+        writer.transport.abort()
+        door.task.cancel()
+        await asyncio.wait({door.task})
+        assert len(mailbox.events) == 1
+        mailbox.gate.set()
