@@ -11,7 +11,7 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from llmling.server.direct import Direct
+from llmling.server.direct import Direct, Heads, is_whole
 from llmling.server.reply import JsonReply, json_reply
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Connection(web.RequestHandler):
     the usual way take longer than all that we do with a post.
     """
 
-    __slots__ = ("_asked", "_bounds", "_head_timer", "_server", "_under_way")
+    __slots__ = ("_asked", "_between", "_bounds", "_head_timer", "_server", "_under_way")
 
     _asked: tuple[RawRequestMessage, Direct]
 
@@ -60,6 +60,8 @@ class Connection(web.RequestHandler):
         self._bounds = bounds
         self._head_timer: asyncio.TimerHandle | None = None
         self._under_way: asyncio.Future[Any] | None = None
+        # Whether all that has come were whole requests, each by itself: the parser surely stands between two of them.
+        self._between = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the peer in, or send it away when the listener is full."""
@@ -83,15 +85,19 @@ class Connection(web.RequestHandler):
         """Parse, and answer at once or wake who answers; a head that has begun must end in time."""
         before, waiter = self._request_count, self._waiter
         idle = waiter is not None and not waiter.done() and self._under_way is None
+        if idle and self._between and self._again(data):
+            return
         self._waiter = None
         super().data_received(data)
         self._waiter = waiter
+        whole = self._request_count == before + 1 and is_whole(data, *self._messages[-1])
+        self._between = self._between and whole
         if self._request_count > before:
             self._head_arrived()
         elif idle and self._head_timer is None:
             self._await_head()
         if idle and self._messages:
-            self._go_on()
+            self._go_on(data if self._between else None)
 
     def resume_reading(self, *args: Any, **kw: Any) -> None:
         """Read on after a pause; there was none around the usual small body, of which nothing is left to parse."""
@@ -143,24 +149,40 @@ class Connection(web.RequestHandler):
         reason = type(cause).__name__ if isinstance(cause, BaseException) else "no reason given"
         self.logger.debug("connection: %s (%s)", " ".join(str(arg) for arg in args), reason)
 
-    def _go_on(self) -> None:
-        """Answer the next request the short way, or wake who answers."""
+    def _again(self, data: bytes) -> bool:
+        """Answer a request whose head has come before, without parsing it."""
+        known = self._server.heads.look(data)
+        if known is None or self._messages or self._close or not self._taken:
+            return False
+        message, body = known
+        direct = self._server.find(message, len(body))
+        if direct is None:
+            return False
+        self._request_count += 1
+        self._head_arrived()
+        self._begin(message, direct, body)
+        return True
+
+    def _go_on(self, data: bytes | None = None) -> None:
+        """Answer the next request the short way, or wake who answers; `data` when it is that request, and whole."""
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and not self._short():
+        if waiter is not None and not waiter.done() and not self._short(data):
             waiter.set_result(None)
 
-    def _short(self) -> bool:
+    def _short(self, data: bytes | None) -> bool:
         message, content = self._messages[0]
         if len(self._messages) > 1 or not isinstance(message, RawRequestMessage) or message.upgrade:
             return False
         if not content.is_eof() or content.exception() is not None or not self._taken:
             return False
-        direct = self._server.find(message)
-        if direct is None or not direct.suits(message.headers, content.total_bytes):
+        direct = self._server.find(message, content.total_bytes)
+        if direct is None:
             return False
         self._messages.popleft()
         cast("Any", self._parser).message_consumed()
-        self._begin(message, direct, content.read_nowait())
+        taken = self._begin(message, direct, content.read_nowait())
+        if taken and data is not None:
+            self._server.heads.learn(data, message)
         return True
 
     @property
@@ -169,13 +191,15 @@ class Connection(web.RequestHandler):
         transport = self.transport
         return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
 
-    def _begin(self, message: RawRequestMessage, direct: Direct, body: bytes) -> None:
+    def _begin(self, message: RawRequestMessage, direct: Direct, body: bytes) -> bool:
+        """Hand a request over; return whether it was taken, and not refused at once."""
         begun = self._server.begin(message, direct, body)
         if isinstance(begun, JsonReply):
             self._send(message, begun)
-        else:
-            self._asked, self._under_way = (message, direct), begun
-            begun.add_done_callback(self._answer)
+            return False
+        self._asked, self._under_way = (message, direct), begun
+        begun.add_done_callback(self._answer)
+        return True
 
     def _answer(self, done: asyncio.Future[Any]) -> None:
         message, direct = self._asked
@@ -219,7 +243,8 @@ class Connection(web.RequestHandler):
 class Server(web.Server):
     """Makes the connections of one listener.
 
-    `find` returns who answers a request the short way; `begin` and `finish` call them and answer for what they raise.
+    `find` returns who answers a request with a body of so many bytes the short way; `begin` and `finish` call them and
+    answer for what they raise.
     """
 
     def __init__(
@@ -227,13 +252,14 @@ class Server(web.Server):
         handler: Any,
         bounds: Bounds,
         *,
-        find: Callable[[RawRequestMessage], Direct | None],
+        find: Callable[[RawRequestMessage, int], Direct | None],
         begin: Callable[[RawRequestMessage, Direct, bytes], asyncio.Future[Any] | JsonReply],
         finish: Callable[[RawRequestMessage, Direct, asyncio.Future[Any]], JsonReply],
     ) -> None:
         # A peer that went away frees its handler; what must not be cut (a commit) is shielded by the handler.
         super().__init__(handler, handler_cancellation=True)
         self._bounds = bounds
+        self.heads = Heads()
         self.find = find
         self.begin = begin
         self.finish = finish

@@ -300,11 +300,12 @@ def _connection(request: web.BaseRequest) -> Connection:
     return protocol
 
 
-def _direct(routes: Routes, message: RawRequestMessage) -> Direct | None:
+def _direct(routes: Routes, message: RawRequestMessage, length: int) -> Direct | None:
     """Return the short way of a request; not where its path has to be decoded first, nor below a path."""
     methods = routes.get(message.path)
     route = None if methods is None or "%" in message.path else methods.get(message.method)
-    return None if route is None else route.direct
+    direct = None if route is None else route.direct
+    return direct if direct is not None and direct.suits(message.headers, length) else None
 
 
 def _find(routes: Routes, request: web.BaseRequest) -> Handler:

@@ -85,7 +85,7 @@ class Peer:
         return cls(*await asyncio.open_connection(HOST, port))
 
     async def answer(self) -> tuple[int, str]:
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)).decode()
         length = re.search(r"Content-Length: (\d+)", head)
         assert length is not None, head
         return int(head[9:12]), (await self.reader.readexactly(int(length[1]))).decode()
@@ -315,6 +315,63 @@ async def test_a_known_head_is_answered_by_whoever_has_the_route_now() -> None:
                 for _ in range(2):
                     assert f'"by": "{name}"' in (await peer.asks(post("hi")))[1]
             assert (await peer.asks(post("hi")))[0] == 404
+
+
+async def test_the_same_bytes_inside_of_a_head_are_no_request() -> None:
+    first, second, known = Short(name="first"), Short(name="second"), post("hi", path="/b")
+    async with (
+        Listeners() as listeners,
+        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=first) as port,
+        listeners.route(HOST, port, "POST", "/b", Usual(), owner="y", direct=second),
+        await Peer.to(port) as honest,
+    ):
+        for _ in range(2):
+            await honest.asks(known)
+        for begun in (b"PO", b"POST /a HTTP/1.1\r\nX-Long: "):
+            async with await Peer.to(port) as other:
+                # The next head begins in the same piece as a request: nothing but the parser knows.
+                await other.asks(post("whole") + begun)
+                status, text = await other.asks(known)
+                assert (status, '"by": "first"' in text) == ((400, False) if begun == b"PO" else (200, True))
+            # Nor has anybody learned from it.
+            assert '"by": "second"' in (await honest.asks(known))[1]
+            async with await Peer.to(port) as fresh:
+                assert '"by": "second"' in (await fresh.asks(known))[1]
+    assert second.bodies == [b"hi"] * 6
+    assert first.bodies == [b"whole", b"whole", b"hi"]
+
+
+async def test_a_next_head_that_begins_while_an_answer_is_under_way_is_read_on() -> None:
+    short = Short(held=True)
+    whole = post("hi")
+    async with (
+        Listeners() as listeners,
+        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
+        await Peer.to(port) as peer,
+    ):
+        rest = b""
+        for _ in range(5):
+            peer.writer.write(whole[len(rest) :] if rest else whole)
+            await short.asked.wait()
+            rest = whole[:24]
+            peer.writer.write(rest)
+            async with await Peer.to(port) as other:
+                await other.asks(post("x", "X-Odd: 1"))
+            await short.let_go()
+            assert (await peer.answer())[0] == 200
+
+
+async def test_refused_requests_teach_nothing() -> None:
+    short = Short()
+    async with (
+        Listeners() as listeners,
+        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
+        await Peer.to(port) as peer,
+    ):
+        for _ in range(3):
+            assert (await peer.asks(post("no")))[0] == 400
+            assert (await peer.asks(post("ok")))[0] == 200  # the same head
+            assert (await peer.asks(post("no")))[0] == 400
 
 
 async def test_many_heads_are_known_and_none_is_mixed_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
 from collections.abc import AsyncGenerator
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 from webhook_door import HOST, JSON, Hook, Mailbox, hook, random_request
 
+from llmling.events import Event
+from llmling.protocols import Receipt
 from llmling.server.connection import Bounds
 from llmling.server.direct import Direct
 from llmling.server.listener import Handler, Listeners
 
-REQUESTS = 400
+REQUESTS, CONVERSATIONS = 400, 300
 _VARYING = re.compile(rb"Date: [^\r]*|[0-9A-HJKMNP-TV-Z]{26}")
 
 
@@ -89,6 +92,76 @@ async def test_random_requests_get_the_same_answers_either_way() -> None:
         ]
     assert events[0] == events[1]
     assert len(events[0]) > REQUESTS // 10
+
+
+class Slowly(Mailbox):
+    """A mailbox that commits some turns of the loop later."""
+
+    async def __call__(
+        self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
+    ) -> Receipt:
+        receipt = await super().__call__(event, key=key, keep_key_s=keep_key_s, dead=dead)
+        await some_turns(event.data["turns"])
+        return receipt
+
+
+async def some_turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def conversation(rng: random.Random) -> list[bytes]:
+    """Make valid requests in a row, cut into pieces anywhere, mostly between two of them."""
+    requests: list[bytes] = []
+    for _ in range(rng.randrange(2, 12)):
+        body = b'{"turns": %d}' % rng.choice([0, 0, 3, 9])
+        kind = rng.choice(
+            ["plain"] * 8 + ["X-V: 1", "Idempotency-Key: k", "Connection: keep-alive", "Expect: x", "GET"]
+        )
+        kind = rng.choice([kind, kind, kind, "chunked", "line end first"])
+        head = ["POST /webhook HTTP/1.1", "Host: x", "Content-Type: application/json"]
+        if kind == "chunked":
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            head.append("Transfer-Encoding: chunked")
+        elif kind == "GET":
+            head, body = ["GET /webhook HTTP/1.1", "Host: x"], b""
+        else:
+            head.append(f"Content-Length: {len(body)}")
+        if ":" in kind:
+            head.append(kind)
+        first = b"\r\n" if kind == "line end first" else b""
+        requests.append(first + "\r\n".join([*head, "", ""]).encode() + body)
+    requests.append(b"POST /webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    data, ends = b"".join(requests), [len(b"".join(requests[:count])) for count in range(1, len(requests))]
+    cuts = {end for end in ends if rng.random() < 0.7}
+    if rng.random() < 0.5:
+        cuts.update(rng.sample(range(1, len(data)), len(requests)))
+    places = [0, *sorted(cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(places)]
+
+
+async def heard(door: Hook, pieces: list[bytes], pauses: list[int]) -> bytes:
+    reader, writer = await asyncio.open_connection(HOST, door.port)
+    try:
+        for piece, turns in zip(pieces, pauses, strict=True):
+            writer.write(piece)
+            await some_turns(turns)
+        return _VARYING.sub(b"", await asyncio.wait_for(reader.read(), 20))
+    finally:
+        writer.close()
+
+
+async def test_requests_in_a_row_however_they_are_cut_get_the_same_answers_either_way() -> None:
+    rng = random.Random(20261128)
+    bounds = Bounds(keepalive_s=20, linger_s=0.05)
+    async with hook(Slowly(), bounds=bounds) as short, hook(Slowly(), bounds=bounds, make=OnlyTheUsualWay) as usual:
+        for _ in range(CONVERSATIONS):
+            pieces = conversation(rng)
+            pauses = [rng.choice([0, 2, 5, 12]) for _ in pieces]
+            got, expected = [await heard(door, pieces, pauses) for door in (short, usual)]
+            assert got == expected, pieces
+    assert [event.data for event in short.mailbox.events] == [event.data for event in usual.mailbox.events]
+    assert len(short.mailbox.events) > CONVERSATIONS
 
 
 @pytest.mark.parametrize("auth", [{"type": "none"}, {"type": "bearer", "token": "t"}])
