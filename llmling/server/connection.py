@@ -204,7 +204,10 @@ class Connection(web.RequestHandler):
     def _answer(self, done: asyncio.Future[Any]) -> None:
         message, direct = self._asked
         self._under_way = None
-        if not done.cancelled():
+        if done.cancelled():
+            # Nobody knows what came of it: the peer must not take the next answer for this one.
+            self.force_close()
+        else:
             self._send(message, self._server.finish(message, direct, done))
 
     def _send(self, message: RawRequestMessage, answer: JsonReply) -> None:

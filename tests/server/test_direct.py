@@ -361,6 +361,22 @@ async def test_a_next_head_that_begins_while_an_answer_is_under_way_is_read_on()
             assert (await peer.answer())[0] == 200
 
 
+async def test_an_answer_that_somebody_else_cancels_ends_the_connection() -> None:
+    short = Short(held=True)
+    async with (
+        Listeners() as listeners,
+        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
+        await Peer.to(port) as peer,
+    ):
+        peer.writer.write(post("first"))
+        await short.asked.wait()
+        peer.writer.write(post("second"))
+        async with await Peer.to(port) as other:
+            await other.asks(post("x", "X-Odd: 1"))
+        short.waiting[0].cancel()
+        assert await peer.reader.read() == b""
+
+
 async def test_refused_requests_teach_nothing() -> None:
     short = Short()
     async with (
