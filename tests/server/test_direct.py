@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
@@ -103,6 +104,25 @@ class Peer:
         self.writer.close()
 
 
+@asynccontextmanager
+async def served(
+    short: Short, usual: Usual | None = None, bounds: Bounds | None = None
+) -> AsyncGenerator[tuple[int, Peer]]:
+    """A listener with one route that has a short way; gives its port and a connection."""
+    async with (
+        Listeners(bounds) as listeners,
+        listeners.route(HOST, 0, "POST", "/a", usual or Usual(), owner="x", direct=short) as port,
+        await Peer.to(port) as peer,
+    ):
+        yield port, peer
+
+
+async def caught_up(port: int) -> None:
+    """Wait until what was sent so far has been read: another connection is answered after it."""
+    async with await Peer.to(port) as other:
+        await other.asks(post("x", "X-Odd: 1"))
+
+
 async def test_a_request_that_is_all_there_goes_the_short_way_again_and_again() -> None:
     short, usual = Short(), Usual()
     async with Listeners() as listeners, listeners.route(HOST, 0, "POST", "/a", usual, owner="x", direct=short) as port:
@@ -129,11 +149,7 @@ async def test_a_request_that_is_all_there_goes_the_short_way_again_and_again() 
 )
 async def test_what_does_not_suit_goes_the_usual_way(request_: bytes) -> None:
     short, usual = Short(), Usual()
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", usual, owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short, usual) as (_, peer):
         for _ in range(2):
             assert (await peer.asks(request_))[1] == '{"by": "usual", "body": "hi"}'
             assert '"by": "short"' in (await peer.asks(post("yes")))[1]
@@ -143,17 +159,11 @@ async def test_what_does_not_suit_goes_the_usual_way(request_: bytes) -> None:
 async def test_a_known_head_with_its_body_in_pieces_waits_for_the_body() -> None:
     short, usual = Short(), Usual()
     whole = post("three")
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", usual, owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short, usual) as (port, peer):
         for cut in range(1, len(whole)):
             await peer.asks(whole)
             peer.writer.write(whole[:cut])
-            # Another connection is answered, so the first piece has been read by now.
-            async with await Peer.to(port) as other:
-                await other.asks(post("x"))
+            await caught_up(port)
             status, text = await peer.asks(whole[cut:])
             assert (status, '"body": "three"' in text) == (200, True), cut
     assert len(usual.bodies) + len(short.bodies) == 3 * (len(whole) - 1)
@@ -161,17 +171,12 @@ async def test_a_known_head_with_its_body_in_pieces_waits_for_the_body() -> None
 
 async def test_requests_sent_ahead_are_answered_in_order_while_one_is_under_way() -> None:
     short, usual = Short(held=True), Usual()
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", usual, owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short, usual) as (port, peer):
         for _ in range(2):
             peer.writer.write(post("first"))
             await short.asked.wait()
             peer.writer.write(post("second") + post("third"))
-            async with await Peer.to(port) as other:  # answered the usual way, so the two above have been read
-                await other.asks(post("x", "X-Odd: 1"))
+            await caught_up(port)
             await short.let_go()
             found = [(await peer.answer())[1] for _ in range(3)]
             assert [re.findall(r'"body": "(\w+)"', text) for text in found] == [["first"], ["second"], ["third"]]
@@ -179,16 +184,11 @@ async def test_requests_sent_ahead_are_answered_in_order_while_one_is_under_way(
 
 async def test_one_that_is_sent_ahead_goes_the_short_way_after_the_first() -> None:
     short, usual = Short(held=True), Usual()
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", usual, owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short, usual) as (port, peer):
         peer.writer.write(post("first"))
         await short.asked.wait()
         peer.writer.write(post("second"))
-        async with await Peer.to(port) as other:
-            await other.asks(post("x", "X-Odd: 1"))
+        await caught_up(port)
         for body in ("first", "second"):
             await short.let_go()
             assert f'"body": "{body}"' in (await peer.answer())[1]
@@ -197,11 +197,7 @@ async def test_one_that_is_sent_ahead_goes_the_short_way_after_the_first() -> No
 
 async def test_refusals_and_faults_are_answered_and_the_connection_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     short = Short()
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short) as (_, peer):
         for _ in range(2):
             assert await peer.asks(post("no")) == (400, '{"error": "not that"}')
             assert await peer.asks(post("late no")) == (503, '{"error": "not now"}')
@@ -271,11 +267,7 @@ async def test_a_peer_that_leaves_ends_the_wait() -> None:
 
 async def test_an_answer_under_way_outlives_the_idle_time_and_an_idle_connection_does_not() -> None:
     short = Short(held=True)
-    async with (
-        Listeners(Bounds(keepalive_s=0.1)) as listeners,
-        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short, bounds=Bounds(keepalive_s=0.1)) as (_, peer):
         for _ in range(2):
             peer.writer.write(post("hi"))
             await short.asked.wait()
@@ -288,11 +280,7 @@ async def test_an_answer_under_way_outlives_the_idle_time_and_an_idle_connection
 
 async def test_a_peer_that_takes_no_answers_is_bounded_and_cut() -> None:
     short, usual = Short(padding="x" * 50_000_000), Usual()
-    async with (
-        Listeners(Bounds(write_timeout_s=0.2)) as listeners,
-        listeners.route(HOST, 0, "POST", "/a", usual, owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short, usual, Bounds(write_timeout_s=0.2)) as (port, peer):
         cast("asyncio.ReadTransport", peer.writer.transport).pause_reading()
         peer.writer.write(post("hi"))
         await short.asked.wait()
@@ -344,46 +332,32 @@ async def test_the_same_bytes_inside_of_a_head_are_no_request() -> None:
 async def test_a_next_head_that_begins_while_an_answer_is_under_way_is_read_on() -> None:
     short = Short(held=True)
     whole = post("hi")
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short) as (port, peer):
         rest = b""
         for _ in range(5):
             peer.writer.write(whole[len(rest) :] if rest else whole)
             await short.asked.wait()
             rest = whole[:24]
             peer.writer.write(rest)
-            async with await Peer.to(port) as other:
-                await other.asks(post("x", "X-Odd: 1"))
+            await caught_up(port)
             await short.let_go()
             assert (await peer.answer())[0] == 200
 
 
 async def test_an_answer_that_somebody_else_cancels_ends_the_connection() -> None:
     short = Short(held=True)
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short) as (port, peer):
         peer.writer.write(post("first"))
         await short.asked.wait()
         peer.writer.write(post("second"))
-        async with await Peer.to(port) as other:
-            await other.asks(post("x", "X-Odd: 1"))
+        await caught_up(port)
         short.waiting[0].cancel()
         assert await peer.reader.read() == b""
 
 
-async def test_refused_requests_teach_nothing() -> None:
+async def test_of_posts_with_one_head_each_is_judged_by_its_body() -> None:
     short = Short()
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short) as (_, peer):
         for _ in range(3):
             assert (await peer.asks(post("no")))[0] == 400
             assert (await peer.asks(post("ok")))[0] == 200  # the same head
@@ -392,11 +366,7 @@ async def test_refused_requests_teach_nothing() -> None:
 
 async def test_many_heads_are_known_and_none_is_mixed_up() -> None:
     short = Short()
-    async with (
-        Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=short) as port,
-        await Peer.to(port) as peer,
-    ):
+    async with served(short) as (_, peer):
         for _ in range(2):
             for number in range(300):
                 status, text = await peer.asks(post(f"n{number}", f"X-N: {number}"))

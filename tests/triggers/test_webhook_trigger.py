@@ -239,14 +239,16 @@ async def test_a_replay_storm_runs_once() -> None:
     assert len(door.mailbox.events) == 1
 
 
-async def test_a_sender_that_hangs_up_cuts_neither_the_commit_nor_the_stop() -> None:
+@pytest.mark.parametrize("id_header", [b"", b"Idempotency-Key: k\r\n"])
+async def test_a_sender_that_hangs_up_cuts_neither_the_commit_nor_the_stop(id_header: bytes) -> None:
     mailbox = Mailbox(gate=asyncio.Event())
     assert mailbox.gate is not None
     async with hook(mailbox) as door:
         _, writer = await asyncio.open_connection(HOST, door.port)
         writer.write(
             b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Idempotency-Key: k\r\nContent-Length: 2\r\n\r\n{}"
+            + id_header
+            + b"Content-Length: 2\r\n\r\n{}"
         )
         await mailbox.entered.wait()
         writer.transport.abort()
