@@ -266,7 +266,7 @@ class JournalEngine(Reading, ABC):
 
         Raises:
             Full: From the future: the inbox is full, or the journal cannot be written.
-            TypeError: The event holds what JSON cannot.
+            TypeError: From the call: the event holds what JSON cannot.
         """
         now = self._clock.unix()
         deliveries = () if delivery is None else (delivery,)

@@ -38,7 +38,8 @@ class Connection(web.RequestHandler):
     """A peer. A head that does not arrive in time, or one peer too many, ends it.
 
     Requests that are all there go the short way (`Direct`) where their route has one: the tasks, futures and objects of
-    the usual way take longer than all that we do with a post.
+    the usual way take longer than all that we do with a post. Once anything else has come over a connection, all that
+    follows goes the usual way.
     """
 
     __slots__ = ("_asked", "_between", "_bounds", "_head_timer", "_server", "_under_way")
@@ -97,11 +98,11 @@ class Connection(web.RequestHandler):
         elif idle and self._head_timer is None:
             self._await_head()
         if idle and self._messages:
-            self._go_on(data if self._between else None)
+            self._go_on(data)
 
     def resume_reading(self, *args: Any, **kw: Any) -> None:
-        """Read on after a pause; there was none around the usual small body, of which nothing is left to parse."""
-        if self._reading_paused:
+        """Read on after a pause; there was none, and nothing is left to parse, where only whole requests have come."""
+        if self._reading_paused or not self._between:
             super().resume_reading(*args, **kw)
 
     def close(self) -> None:
@@ -152,7 +153,7 @@ class Connection(web.RequestHandler):
     def _again(self, data: bytes) -> bool:
         """Answer a request whose head has come before, without parsing it."""
         known = self._server.heads.look(data)
-        if known is None or self._messages or self._close or not self._taken:
+        if known is None or self._messages or self._close or not self._drained:
             return False
         message, body = known
         direct = self._server.find(message, len(body))
@@ -164,16 +165,14 @@ class Connection(web.RequestHandler):
         return True
 
     def _go_on(self, data: bytes | None = None) -> None:
-        """Answer the next request the short way, or wake who answers; `data` when it is that request, and whole."""
+        """Answer the next request the short way, or wake who answers; `data` is what it came as, if that is known."""
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and not self._short(data):
+        if waiter is not None and not waiter.done() and not (self._between and self._short(data)):
             waiter.set_result(None)
 
     def _short(self, data: bytes | None) -> bool:
         message, content = self._messages[0]
-        if len(self._messages) > 1 or not isinstance(message, RawRequestMessage) or message.upgrade:
-            return False
-        if not content.is_eof() or content.exception() is not None or not self._taken:
+        if len(self._messages) > 1 or not isinstance(message, RawRequestMessage) or not self._drained:
             return False
         direct = self._server.find(message, content.total_bytes)
         if direct is None:
@@ -186,7 +185,7 @@ class Connection(web.RequestHandler):
         return True
 
     @property
-    def _taken(self) -> bool:
+    def _drained(self) -> bool:
         """Whether the peer is there and has taken all answers; the usual way bounds how long it may take."""
         transport = self.transport
         return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
@@ -212,7 +211,7 @@ class Connection(web.RequestHandler):
 
     def _send(self, message: RawRequestMessage, answer: JsonReply) -> None:
         try:
-            answer.send(self.transport, message.method, message.version[1], keep_alive=not message.should_close)
+            answer.send(self.transport, message.method, message.version, keep_alive=not message.should_close)
         except ConnectionError as error:
             _log.debug("the peer left before the answer: %s", error)
             return

@@ -34,7 +34,9 @@ def is_whole(data: bytes, message: object, content: StreamReader) -> bool:
     """Whether `data`, which a parser between two requests was given, is one request that it made `message` of."""
     if not isinstance(message, RawRequestMessage) or message.upgrade or message.chunked or not content.is_eof():
         return False
-    return len(data) - _end(data) == content.total_bytes
+    # A length that is too large for the parser looks like an empty body to it, which it then goes on to wait for.
+    length = content.total_bytes
+    return len(data) - _end(data) == length and message.headers.get("Content-Length", "0") == str(length)
 
 
 class Heads:

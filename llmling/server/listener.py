@@ -221,7 +221,7 @@ class Listeners:
             response.force_close()
         try:
             if isinstance(response, JsonReply):
-                response.send(request.transport, request.method, request.version[1], keep_alive=request.keep_alive)
+                response.send(request.transport, request.method, request.version, keep_alive=request.keep_alive)
                 if not request.protocol.writing_paused:
                     return response
             async with asyncio.timeout(self._bounds.write_timeout_s):

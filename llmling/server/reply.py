@@ -40,8 +40,10 @@ class JsonReply:
         """Let this be the last answer of its connection."""
         self.keep_alive = False
 
-    def send(self, transport: asyncio.Transport | None, method: str, minor: int, *, keep_alive: bool) -> None:
-        """Answer a request of HTTP/1.`minor`; whoever sends waits for a slow peer by himself.
+    def send(
+        self, transport: asyncio.Transport | None, method: str, version: tuple[int, int], *, keep_alive: bool
+    ) -> None:
+        """Answer a request of that version of HTTP; whoever sends waits for a slow peer by himself.
 
         `keep_alive` is whether the peer wants to go on; it has no say after `force_close`.
 
@@ -52,7 +54,7 @@ class JsonReply:
             raise ConnectionError("the peer has left")
         if self.keep_alive is None:
             self.keep_alive = keep_alive
-        head = _head(self.status, minor, self.keep_alive, int(time.time()), self._headers)
+        head = _head(self.status, int(version >= (1, 1)), self.keep_alive, int(time.time()), self._headers)
         body = b"" if method == "HEAD" else self._whole
         transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(self._whole), body))
 

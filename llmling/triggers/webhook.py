@@ -137,7 +137,10 @@ class WebhookTrigger:
         data = parse(body, content_type, charset)
         self._check_said(data, content_type)
         self._admit()
-        receipt = self._commit(self._event(headers, data), None)
+        try:
+            receipt = self._commit(self._event(headers, data), None)
+        except EngineError as error:
+            raise self._not_taken(error) from None
         return receipt if isinstance(receipt, asyncio.Future) else asyncio.ensure_future(receipt)
 
     def answer(self, done: asyncio.Future[Receipt]) -> JsonReply:

@@ -136,24 +136,22 @@ async def test_a_request_that_is_all_there_goes_the_short_way_again_and_again() 
 
 
 @pytest.mark.parametrize(
-    "request_",
+    ("request_", "after"),
     [
-        post("hi", "X-Odd: 1"),
-        post("hi", path="/%61"),
-        post("hi", path="/a?b=c"),
-        post("hi", "Connection: upgrade", "Upgrade: foo"),
-        post("hi")
-        .replace(b"Content-Length: 2", b"Transfer-Encoding: chunked\r\nX-Odd: 1")
-        .replace(b"hi", b"2\r\nhi\r\n0\r\n\r\n"),
+        (post("hi", "X-Odd: 1"), "short"),
+        (post("hi", path="/%61"), "short"),
+        (post("hi", path="/a?b=c"), "short"),
+        (post("hi", "Connection: upgrade", "Upgrade: foo"), "usual"),
+        (post("hi").replace(b"Content-Length: 2", b"Transfer-Encoding: chunked") + b"\r\n0\r\n\r\n", "usual"),
     ],
 )
-async def test_what_does_not_suit_goes_the_usual_way(request_: bytes) -> None:
+async def test_what_does_not_suit_goes_the_usual_way(request_: bytes, after: str) -> None:
     short, usual = Short(), Usual()
+    request_ = request_.replace(b"\r\n\r\nhi\r\n0", b"\r\n\r\n2\r\nhi\r\n0")
     async with served(short, usual) as (_, peer):
         for _ in range(2):
             assert (await peer.asks(request_))[1] == '{"by": "usual", "body": "hi"}'
-            assert '"by": "short"' in (await peer.asks(post("yes")))[1]
-    assert (usual.bodies, short.bodies) == ([b"hi"] * 2, [b"yes"] * 2)
+            assert f'"by": "{after}"' in (await peer.asks(post("yes")))[1]
 
 
 async def test_a_known_head_with_its_body_in_pieces_waits_for_the_body() -> None:
@@ -170,16 +168,15 @@ async def test_a_known_head_with_its_body_in_pieces_waits_for_the_body() -> None
 
 
 async def test_requests_sent_ahead_are_answered_in_order_while_one_is_under_way() -> None:
-    short, usual = Short(held=True), Usual()
-    async with served(short, usual) as (port, peer):
-        for _ in range(2):
-            peer.writer.write(post("first"))
-            await short.asked.wait()
-            peer.writer.write(post("second") + post("third"))
-            await caught_up(port)
-            await short.let_go()
-            found = [(await peer.answer())[1] for _ in range(3)]
-            assert [re.findall(r'"body": "(\w+)"', text) for text in found] == [["first"], ["second"], ["third"]]
+    short = Short(held=True)
+    async with served(short) as (port, peer):
+        peer.writer.write(post("first"))
+        await short.asked.wait()
+        peer.writer.write(post("second") + post("third"))
+        await caught_up(port)
+        await short.let_go()
+        found = [(await peer.answer())[1] for _ in range(3)]
+    assert [re.findall(r'"body": "(\w+)"', text) for text in found] == [["first"], ["second"], ["third"]]
 
 
 async def test_one_that_is_sent_ahead_goes_the_short_way_after_the_first() -> None:
@@ -306,10 +303,10 @@ async def test_a_known_head_is_answered_by_whoever_has_the_route_now() -> None:
 
 
 async def test_the_same_bytes_inside_of_a_head_are_no_request() -> None:
-    first, second, known = Short(name="first"), Short(name="second"), post("hi", path="/b")
+    first, second, known = Usual(), Short(name="second"), post("hi", path="/b")
     async with (
         Listeners() as listeners,
-        listeners.route(HOST, 0, "POST", "/a", Usual(), owner="x", direct=first) as port,
+        listeners.route(HOST, 0, "POST", "/a", first, owner="x", direct=Short(name="first")) as port,
         listeners.route(HOST, port, "POST", "/b", Usual(), owner="y", direct=second),
         await Peer.to(port) as honest,
     ):
@@ -320,7 +317,7 @@ async def test_the_same_bytes_inside_of_a_head_are_no_request() -> None:
                 # The next head begins in the same piece as a request: nothing but the parser knows.
                 await other.asks(post("whole") + begun)
                 status, text = await other.asks(known)
-                assert (status, '"by": "first"' in text) == ((400, False) if begun == b"PO" else (200, True))
+                assert (status, '"by": "usual"' in text) == ((400, False) if begun == b"PO" else (200, True))
             # Nor has anybody learned from it.
             assert '"by": "second"' in (await honest.asks(known))[1]
             async with await Peer.to(port) as fresh:
@@ -330,18 +327,42 @@ async def test_the_same_bytes_inside_of_a_head_are_no_request() -> None:
 
 
 async def test_a_next_head_that_begins_while_an_answer_is_under_way_is_read_on() -> None:
-    short = Short(held=True)
+    short, usual = Short(held=True), Usual()
     whole = post("hi")
-    async with served(short) as (port, peer):
-        rest = b""
-        for _ in range(5):
-            peer.writer.write(whole[len(rest) :] if rest else whole)
-            await short.asked.wait()
-            rest = whole[:24]
-            peer.writer.write(rest)
+    async with served(short, usual) as (port, peer):
+        peer.writer.write(whole)
+        await short.asked.wait()
+        peer.writer.write(whole[:24])
+        await caught_up(port)
+        await short.let_go()
+        assert '"by": "short"' in (await peer.answer())[1]
+        for _ in range(4):
+            assert '"by": "usual"' in (await peer.asks(whole[24:]))[1]
+            peer.writer.write(whole[:24])
             await caught_up(port)
-            await short.let_go()
-            assert (await peer.answer())[0] == 200
+    assert usual.bodies.count(b"hi") == 4
+
+
+async def test_a_body_without_an_end_takes_all_that_follows() -> None:
+    short, usual = Short(), Usual()
+    async with served(short, usual) as (port, peer):
+        async with await Peer.to(port) as honest:
+            for _ in range(2):
+                await honest.asks(post("hi"))
+        endless = b"GET /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551615\r\n\r\n"
+        assert (await peer.asks(endless))[0] == 404
+        peer.writer.write(post("hi"))
+        await caught_up(port)
+    assert short.bodies == [b"hi", b"hi"]
+
+
+@pytest.mark.parametrize("chunks", [16_384, 16_385, 16_386])
+async def test_what_follows_a_body_of_very_many_chunks_is_answered(chunks: int) -> None:
+    body = b"1\r\n1\r\n" * chunks + b"0\r\n\r\n"
+    async with served(Short()) as (_, peer):
+        head = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert (await peer.asks(head + body))[0] == 200
+        assert '"body": "after"' in (await peer.asks(post("after")))[1]
 
 
 async def test_an_answer_that_somebody_else_cancels_ends_the_connection() -> None:
