@@ -61,8 +61,10 @@ def run(script: str, *arguments: str, prefix: str, python: str = sys.executable)
         ):
             assert process.stdout is not None
             patience = threading.Timer(PATIENCE_S, kill, [process])
-            patience.start()
+            # An interrupt while it starts must not leave the process waiting for it.
+            patience.daemon = True
             try:
+                patience.start()
                 for line in process.stdout:
                     if line.startswith('{"scenario"'):
                         _take(measured, prefix, json.loads(line))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -85,6 +88,28 @@ def test_a_signal_leaves_the_page_and_no_process(number: signal.Signals, tmp_pat
     assert below
     assert psutil.wait_procs(below, 30)[1] == []
     assert page.read_text() == before
+
+
+@pytest.mark.parametrize("late_ms", range(0, 12, 2))
+def test_a_signal_while_processes_are_started_leaves_none(late_ms: int) -> None:
+    mark = uuid.uuid4().hex
+    command = [sys.executable, str(BENCHMARKS / "run.py"), "--only", "contenders"]
+    environment = {**os.environ, "LLMLING_TEST_MARK": mark}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "repetition 1 of 3\n"
+        # Not to wait for anything: the first milliseconds are when processes and threads are started.
+        time.sleep(late_ms / 1000)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert [each.cmdline() for each in psutil.process_iter() if _marked(each, mark)] == []
+
+
+def _marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get("LLMLING_TEST_MARK") == mark
+    except psutil.Error:
+        return False
 
 
 def test_rows_show_median_spread_and_gate() -> None:
