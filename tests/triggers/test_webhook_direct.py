@@ -8,11 +8,12 @@ import random
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from webhook_door import HOST, JSON, Hook, Mailbox, hook, random_request
 
+from llmling.errors import Full
 from llmling.events import Event
 from llmling.protocols import Receipt
 from llmling.server.connection import Bounds
@@ -82,6 +83,24 @@ async def test_random_requests_get_the_same_answers_either_way() -> None:
         ]
     assert events[0] == events[1]
     assert len(events[0]) > REQUESTS // 10
+
+
+class Refusing(Mailbox):
+    """A mailbox that says at the call that it is full, as an engine may."""
+
+    def __call__(
+        self, event: Event, *, key: str | None = None, keep_key_s: float | None = None, dead: str | None = None
+    ) -> NoReturn:
+        raise Full("full", retry_after_s=7)
+
+
+@pytest.mark.parametrize("mailbox", [Refusing(), Mailbox(error=Full("full", retry_after_s=7))])
+async def test_a_refusal_is_the_same_answer_at_the_call_and_later_either_way(mailbox: Mailbox) -> None:
+    post = b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    async with hook(mailbox) as short, hook(mailbox, make=OnlyTheUsualWay) as usual:
+        got, expected = await answers(short, post), await answers(usual, post)
+    assert got == expected
+    assert all(b" 503 " in answer and b"Retry-After: 7" in answer for answer in got[:3])
 
 
 class Slowly(Mailbox):
