@@ -106,10 +106,9 @@ async def _count(call: Call, reader: _Reader) -> None:
 
 
 async def _next(call: Call, parts: AsyncGenerator[bytes, None], limit: Deadline) -> bytes | None:
-    if limit.over:
-        raise call.failure(DeadlineOver(), late=True)
     try:
-        return await limit.wait(anext(parts, None))
+        with limit:
+            return await anext(parts, None)
     except Exception as error:  # the border to the provider
         if isinstance(error, Refused) and error.answered_by_litellm:
             raise Elsewhere from error

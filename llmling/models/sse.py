@@ -7,8 +7,8 @@ from collections.abc import Generator
 from typing import Any
 
 _LONGEST = 16 * 2**20
-_decode = json.JSONDecoder().decode
-"""As `json.loads`, which looks first in which encoding the bytes are: here they are UTF-8."""
+_decode = json.JSONDecoder().raw_decode
+"""As `json.loads`, which looks first in which encoding the bytes are and for spaces: here they are UTF-8, stripped."""
 
 
 class Events:
@@ -52,9 +52,15 @@ class Events:
             elif self._data:
                 self._data += b"\n" + data
             elif data:
+                value, end, said = None, -1, ""
                 try:
-                    yield _decode(data.decode())
+                    said = data.decode()
+                    value, end = _decode(said)
                 except ValueError:
+                    pass
+                if end == len(said):
+                    yield value
+                else:
                     self._data = data  # a value over several lines, which ends with an empty one
         elif self._data and not line.strip():
             data, self._data = self._data, b""

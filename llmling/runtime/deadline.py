@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable
-from typing import Self, TypeVar
-
-T = TypeVar("T")
+from typing import Self
 
 
 class DeadlineOver(Exception):
@@ -107,46 +104,39 @@ def _line(loop: asyncio.AbstractEventLoop, seconds: float) -> _Line:
 
 
 class Deadline:
-    """As `asyncio.timeout` for each of many waits, of which one goes on at a time; its timer is set once for all.
+    """As `asyncio.timeout` for each of many waits, of which one goes on at a time: `with deadline: await ...`.
 
-    A stream waits for thousands of pieces, most of which are there already.
+    Its timer is set once for all, and no coroutine is made for a wait: a stream waits for thousands of pieces, most of
+    which are there already. When the time is over, a block is cancelled or not entered; either raises `DeadlineOver`.
+    `Deadline(None)` never ends.
     """
 
-    __slots__ = ("_over", "_timer", "_waiting")
+    __slots__ = ("_before", "_loop", "_over", "_timer", "_waiting")
 
-    def __init__(self, left_s: float) -> None:
+    def __init__(self, left_s: float | None) -> None:
         self._over = False
+        self._before = 0
         self._waiting: asyncio.Task[object] | None = None
-        self._timer = asyncio.get_running_loop().call_later(left_s, self._end)
+        self._loop = asyncio.get_running_loop()
+        self._timer = None if left_s is None else self._loop.call_later(left_s, self._end)
 
     def _end(self) -> None:
         self._over = True
         if self._waiting is not None:
             self._waiting.cancel()
 
-    async def wait(self, work: Awaitable[T]) -> T:
-        """Return what `work` gives.
+    def __enter__(self) -> None:
+        if self._over:
+            raise DeadlineOver
+        task = self._waiting = asyncio.current_task(self._loop)
+        self._before = 0 if task is None else task.cancelling()
 
-        Raises:
-            DeadlineOver: Not before the deadline.
-        """
-        task = asyncio.current_task()
-        before = 0 if task is None else task.cancelling()
-        self._waiting = task
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if self._over and task is not None and task.uncancel() <= before:
-                raise DeadlineOver from None
-            raise
-        finally:
-            self._waiting = None
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is over."""
-        return self._over
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        task, self._waiting = self._waiting, None
+        if self._over and kind is asyncio.CancelledError and task is not None and task.uncancel() <= self._before:
+            raise DeadlineOver from None
 
     def close(self) -> None:
         """Stop the timer."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()

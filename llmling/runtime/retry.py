@@ -88,7 +88,14 @@ async def stream_with_retries(
                 parts = model.stream(tries.shortened(request))
                 span = tries.span(request)
                 try:
-                    while (part := await tries.next(parts, limit)) is not None:
+                    while True:
+                        try:
+                            with limit:
+                                part = await anext(parts, None)
+                        except DeadlineOver:
+                            raise tries.late() from tries.last
+                        if part is None:
+                            return
                         silent = False
                         if isinstance(part, ModelResponse):
                             if span is not None:
@@ -96,14 +103,12 @@ async def stream_with_retries(
                             if entry is not None:
                                 await entry.answered(part)
                         yield part
-                    return
                 except ModelError as error:
                     if span is not None:
                         span.end(error)
                     raise
                 finally:
-                    if limit is not None:
-                        limit.close()
+                    limit.close()
                     if span is not None:
                         span.end("left before the answer was complete")
                     await _close(parts)
@@ -138,7 +143,7 @@ class _Tries:
         self._on_retry = on_retry
         self._tries = 1
         self._requests = 0
-        self._last: ModelError | None = None
+        self.last: ModelError | None = None
 
     def left_s(self) -> float | None:
         """Return the seconds until the deadline, or None without one."""
@@ -175,13 +180,13 @@ class _Tries:
                 raise
             raise late from error
         except CircuitOpen as error:
-            if self._last is None:
+            if self.last is None:
                 raise
             # Those who read it want to know what they saw themselves.
             raise CircuitOpen(
-                f"{error}; the last failure was: {self._last}",
-                status=self._last.status,
-                provider=self._last.provider,
+                f"{error}; the last failure was: {self.last}",
+                status=self.last.status,
+                provider=self.last.provider,
                 attempts=self._requests,
                 retryable=True,
                 retry_after_s=error.retry_after_s,
@@ -207,25 +212,16 @@ class _Tries:
         chat_answered(span, response)
         return response
 
-    def limit(self) -> Deadline | None:
+    def limit(self) -> Deadline:
         """Return the deadline over all pieces of a stream."""
         left_s = self.left_s()
-        if left_s is None:
-            return None
-        if left_s <= 0:
+        if left_s is not None and left_s <= 0:
             raise self._late(self._requests)
         return Deadline(left_s)
 
-    async def next(self, parts: AsyncIterator[Streamed], limit: Deadline | None) -> Streamed | None:
-        """Return the next piece of a stream, None at its end."""
-        if limit is None:
-            return await anext(parts, None)
-        if limit.over:
-            raise self._late(self._requests)
-        try:
-            return await limit.wait(anext(parts, None))
-        except DeadlineOver:
-            raise self._late(self._requests + 1) from self._last
+    def late(self) -> ModelError:
+        """Return the error of a try that the deadline has cut off."""
+        return self._late(self._requests + 1)
 
     async def bounded(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await `work()` until the deadline."""
@@ -241,7 +237,7 @@ class _Tries:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise self._late(self._requests + 1) from self._last
+            raise self.late() from self.last
 
     async def wait_after(self, error: ModelError) -> None:
         """Return when it is time for the next try.
@@ -252,7 +248,7 @@ class _Tries:
         if isinstance(error, _DeadlineReached | CircuitOpen | NotAsked):
             raise error
         self._requests += error.attempts
-        self._last = error
+        self.last = error
         if not error.retryable or self._tries >= self._most:
             raise self.final(error, counted=True) from error
         wait_s = self._backoff_s(error)
@@ -281,23 +277,23 @@ class _Tries:
         return error.retry_after_s + min(jitter, 0.1 * error.retry_after_s)
 
     def _no_turn(self, why: str) -> ModelError:
-        last = f"; the last failure was: {self._last}" if self._last else ""
+        last = f"; the last failure was: {self.last}" if self.last else ""
         return NoTurn(
             f"{self._model.name}: no turn before the run's time was over, {why}{last}",
-            status=self._last.status if self._last else None,
-            provider=self._last.provider if self._last else "",
+            status=self.last.status if self.last else None,
+            provider=self.last.provider if self.last else "",
             attempts=self._requests,
             retryable=True,
             unsent=True,
         )
 
     def _late(self, requests: int) -> ModelError:
-        last = f"; the last failure was: {self._last}" if self._last else ""
+        last = f"; the last failure was: {self.last}" if self.last else ""
         return _DeadlineReached(
             f"{self._model.name}: no answer before the time for all tries was over, after {self._tries} "
             f"{'try' if self._tries == 1 else 'tries'}{last}",
-            status=self._last.status if self._last else None,
-            provider=self._last.provider if self._last else "",
+            status=self.last.status if self.last else None,
+            provider=self.last.provider if self.last else "",
             attempts=requests,
             retryable=True,
         )

@@ -202,6 +202,13 @@ def test_values_are_read_line_by_line() -> None:
     assert list(lines.close()) == [{"b": 2}]
 
 
+def test_two_values_in_one_event_are_told() -> None:
+    reading = Events()
+    assert list(reading.feed(b'data: {"a": 1} {"b": 2}\n')) == []
+    with pytest.raises(ValueError, match="no JSON"):
+        list(reading.feed(b"\n"))
+
+
 @pytest.mark.parametrize("splitter", [Events, Lines])
 def test_half_a_value_at_the_end_is_told(splitter: type[Events] | type[Lines]) -> None:
     reading = splitter()

@@ -60,17 +60,22 @@ def _piece(data: Any, answer: Answer) -> str:
         return ""
     choice = fields(choices[0])
     delta = fields(choice.get("delta"))
-    said, calls, reason = text(delta.get("content")), items(delta.get("tool_calls")), choice.get("finish_reason")
+    said, calls, reason = text(delta.get("content")), delta.get("tool_calls"), choice.get("finish_reason")
+    if calls is not None or reason is not None:
+        _more(answer, items(calls), reason)
+    answer.usage = body.get("usage") or answer.usage
+    if said:
+        answer.texts.append(said)
+    return said
+
+
+def _more(answer: Answer, calls: list[Any], reason: Any) -> None:
     if reason is not None and reason not in _FINISHED:
         raise Unusual
     for position, each in enumerate(calls):
         _add(answer, position, fields(each))
     if reason is not None:
         answer.finish_reason = "tool_calls" if reason == "stop" and answer.calls else reason
-    answer.usage = body.get("usage") or answer.usage
-    if said:
-        answer.texts.append(said)
-    return said
 
 
 def _add(answer: Answer, position: int, call: dict[str, Any]) -> None:
