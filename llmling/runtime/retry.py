@@ -114,7 +114,7 @@ async def stream_with_retries(
                     await _close(parts)
         except ModelError as error:
             if not silent:
-                raise tries.final(error) from error
+                raise error if isinstance(error, _DeadlineReached) else tries.final(error) from error
             failure = error
         await tries.wait_after(failure)
 

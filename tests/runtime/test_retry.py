@@ -158,6 +158,24 @@ async def test_a_stream_that_fails_after_text_is_not_asked_for_again() -> None:
     assert (caught.value.attempts, len(model.requests)) == (1, 1)
 
 
+async def test_a_stream_that_the_deadline_cuts_counts_each_request_once() -> None:
+    class Stalls(ScriptedModel):
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[TextDelta | ModelResponse, None]:
+            self.requests.append(request)
+            if len(self.requests) == 1:
+                raise failure()
+            yield TextDelta("half an ")
+            await asyncio.Event().wait()
+
+    model = Stalls([])
+    deadline = SYSTEM_CLOCK.monotonic() + 0.2
+    parts = stream_with_retries(model, REQUEST, FAST, clock=SYSTEM_CLOCK, deadline=deadline)
+    assert await anext(parts) == TextDelta("half an ")
+    with pytest.raises(ModelError, match=r"time for all tries was over, after 2 tries; the last .*no luck") as caught:
+        await anext(parts)
+    assert (caught.value.attempts, len(model.requests)) == (2, 2)
+
+
 async def test_a_stream_that_never_begins_fails_with_the_count() -> None:
     with pytest.raises(ModelError) as caught:
         await drain(ScriptedModel([failure()] * 3))
