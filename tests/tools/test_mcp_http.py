@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import free_port
+from serving import free_port, until
 
 from llmling.errors import ToolError
 from llmling.manifest.tools import HttpServerConfig
@@ -106,6 +106,15 @@ async def test_a_refusal_names_the_status_and_no_secret(port: int) -> None:
         assert server.reason == f"http://127.0.0.1:{port}: it answered HTTP 401 Unauthorized"
 
 
+async def test_a_server_that_hangs_up_is_told_as_such(port: int) -> None:
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", port), reach(port) as server:
+        await server.settled()
+        assert str(server.reason).startswith(f"the connection to http://127.0.0.1:{port} was lost: ")
+
+
 async def test_a_server_that_starts_later_is_found(port: int) -> None:
     async with reach(port, call_timeout_s=0.4) as server:
         await server.settled()
@@ -158,6 +167,10 @@ async def test_while_it_is_down_calls_end_with_the_reason(port: int) -> None:
             assert await server.wait_ready(20)
             tool = named(server, "process")
             await tool.call({})
+        # What is told first is what was noticed first: that the connection is gone, or that there is none to be had.
+        with pytest.raises(ToolError, match=r"'web' is not available: .*http://127.0.0.1:\d+.*; it is being restarted"):
+            await tool.call({})
+        await until(lambda: "cannot connect" in (server.reason or ""), "another try to connect")
         with pytest.raises(ToolError, match=r"'web' is not available: cannot connect to http://127.0.0.1:\d+"):
             await tool.call({})
         assert server.state in {"broken", "starting"}

@@ -64,6 +64,8 @@ class HttpTransport:
             return f"cannot connect to {host}: {reason(inner)}"
         if self._client is not None and self._client.refusal:
             return f"{host}: {self._client.refusal}"
+        if isinstance(inner, httpx2.NetworkError | httpx2.RemoteProtocolError):
+            return f"the connection to {host} was lost: {reason(inner)}"
         return f"{host}: {reason(inner)}"
 
     async def __aenter__(self) -> tuple[Any, Any]:
