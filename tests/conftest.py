@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,6 +13,13 @@ from llm_server import LLMServer
 from providers import KEY
 
 from llmling.models.clients import close_clients
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Let two workers share a core: much of a test is waiting for processes and servers that it has started."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(2 * cores, 16)
 
 
 @pytest.fixture(autouse=True)
