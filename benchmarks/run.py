@@ -1,6 +1,6 @@
 """Measures llmling beside a bare aiohttp client and prints every figure beside its gate: `make bench`.
 
-    python benchmarks/run.py [--repetitions 3] [--scale 1.0] [--only start,stages] [--page docs/performance.md]
+    python benchmarks/run.py [--repetitions 5] [--scale 1.0] [--only start,stages] [--page docs/performance.md]
 
 Ratios are taken inside one repetition. Nothing passes or fails here. The page is written when everything was measured.
 """
@@ -74,18 +74,24 @@ SHARES = {
 PROFILED = {"raw": "raw aiohttp", "llmling_": "llmling", "engine": "llmling with the engine"}
 PARTS = ("contenders", "stages", "leak", "start", "profile")
 REPEATED = {"contenders", "stages"}
-LLMLING = "construct,single,burst,tools,chain,stream"
-RAW = LLMLING.removeprefix("construct,")
+SIDE_BY_SIDE = {
+    "single": ("raw", "llmling_", "layer", "engine"),
+    "burst": ("raw", "llmling_"),
+    "tools": ("raw", "llmling_"),
+    "chain": ("raw", "llmling_"),
+    "stream": ("raw", "llmling_"),
+    "construct": ("llmling_",),
+}
+"""Each scenario with those who run it, one right after the other: the machine may be another one a minute later."""
 
 
 def measured(url: str, scale: float, parts: Collection[str], *, first: bool) -> Measured:
     """Return one repetition; what takes long and hardly varies only in the first one."""
     found = Measured()
     if "contenders" in parts:
-        found.add(contender("raw", url, scale, scenarios=RAW))
-        found.add(contender("llmling_", url, scale, scenarios=LLMLING))
-        found.add(contender("layer", url, scale, scenarios="single"))
-        found.add(contender("engine", url, scale, scenarios="single"))
+        for scenario, names in SIDE_BY_SIDE.items():
+            for name in names:
+                found.add(contender(name, url, scale, scenarios=scenario))
     if "leak" in parts and first:
         found.add(contender("llmling_", url, scale, scenarios="leak"))
     if "start" in parts and first:
@@ -133,7 +139,7 @@ def main(repetitions: int, scale: float, parts: Collection[str], page: Path | No
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of all counts")
     parser.add_argument("--only", type=names_of(PARTS), default=PARTS, help=f"of {', '.join(PARTS)}")
     parser.add_argument("--page", type=Path)

@@ -80,7 +80,7 @@ def test_a_signal_leaves_the_page_and_no_process(number: signal.Signals, tmp_pat
     command = [sys.executable, str(BENCHMARKS / "run.py"), "--page", str(page)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == "repetition 1 of 3\n"
+        assert process.stderr.readline() == "repetition 1 of 5\n"
         below = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
         assert process.stderr.read().endswith("stopped, nothing is written\n")
@@ -97,7 +97,7 @@ def test_a_signal_while_processes_are_started_leaves_none(late_ms: int) -> None:
     environment = {**os.environ, "LLMLING_TEST_MARK": mark}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == "repetition 1 of 3\n"
+        assert process.stderr.readline() == "repetition 1 of 5\n"
         # Not to wait for anything: the first milliseconds are when processes and threads are started.
         time.sleep(late_ms / 1000)
         process.send_signal(signal.SIGINT)
