@@ -113,8 +113,9 @@ async def stream_with_retries(
                         span.end("left before the answer was complete")
                     await _close(parts)
         except ModelError as error:
-            if not silent:
-                raise error if isinstance(error, _DeadlineReached) else tries.final(error) from error
+            # An error of the deadline is raised below as it is: it holds the count already.
+            if not silent and not isinstance(error, _DeadlineReached):
+                raise tries.final(error) from error
             failure = error
         await tries.wait_after(failure)
 

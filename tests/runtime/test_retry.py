@@ -174,6 +174,7 @@ async def test_a_stream_that_the_deadline_cuts_counts_each_request_once() -> Non
     with pytest.raises(ModelError, match=r"time for all tries was over, after 2 tries; the last .*no luck") as caught:
         await anext(parts)
     assert (caught.value.attempts, len(model.requests)) == (2, 2)
+    assert caught.value.__cause__ is not caught.value
 
 
 async def test_a_stream_that_never_begins_fails_with_the_count() -> None:
